@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The beginning of flows: claim a reverse tuple, write entries, finish handshakes. */
+#ifndef EBB_BEGIN_H
+#define EBB_BEGIN_H
+
+#include "conntrack.h"
+#include "select.h"
+
+/* Source ports tried before a flow is refused, and before a lost half is given up. */
+#define CLAIM_TRIES   32
+#define RESTORE_TRIES 4
+
+#define EEXIST 17
+
+enum claim {
+	CLAIM_OK = 0,
+	CLAIM_TAKEN = 1,  /* try another source port */
+	CLAIM_FAILED = 2, /* the map refused */
+};
+
+/* The half that is claimed. */
+struct reverse_half {
+	struct flow_key key; /* of the backend's packets */
+	struct half_flow value;
+};
+
+/* Room for one of them per CPU: the stack is short, see fib_scratch. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct reverse_half);
+} begin_scratch SEC(".maps");
+
+/* A flow about to begin. forward is built up in place, where the caller wants it. */
+struct beginning {
+	const struct flow_key *key; /* of the client's packets */
+	struct flow *forward;
+	struct reverse_half *reverse;
+	__u32 hash;
+	__u32 verdict;
+};
+
+/* Fill in everything of the forward half but the source port. */
+static __always_inline bool begin_prepare(const struct segment *s, const struct backend *b,
+					  struct flow *f)
+{
+	struct runtime_values *rt;
+	__u32 zero = 0;
+
+	f->src = s->key.src;
+	f->dst = b->addr;
+	f->dport = b->port;
+	f->generation = b->generation;
+	f->seen = now_tick();
+	if (b->flags & BACKEND_LOCAL)
+		return true;
+	rt = bpf_map_lookup_elem(&runtime, &zero);
+	if (!rt)
+		return false;
+	f->flags = FLOW_REMOTE;
+	f->src = s->v4 ? rt->snat4 : rt->snat6;
+	return f->src.w[3] || f->src.w[2] || f->src.w[1] || f->src.w[0];
+}
+
+/* Checksum differences, once addresses and ports are final. */
+static __always_inline void begin_sums(const struct flow_key *key, struct flow *f)
+{
+	f->csum_addr =
+		csum_fold(csum_diff_addr(&key->src, &f->src) + csum_diff_addr(&key->dst, &f->dst));
+	f->csum_port =
+		csum_fold(csum_diff16(key->sport, f->sport) + csum_diff16(key->dport, f->dport));
+}
+
+/* The source port of the i-th try: the client's own first where it can be kept. */
+static __always_inline __be16 claim_port(const struct beginning *bg, __u32 i)
+{
+	__u32 range = cfg_snat_max - cfg_snat_min + 1;
+
+	if (!i && !(bg->forward->flags & FLOW_REMOTE))
+		return bg->key->sport;
+	return bpf_htons(cfg_snat_min + (bg->hash + i) % range);
+}
+
+/* Claim the reverse tuple for a TCP handshake. See invariant 2 in conntrack.h. */
+static __always_inline enum claim claim_half_open(struct beginning *bg)
+{
+	struct half_flow *h = bpf_map_lookup_elem(&half_open, &bg->reverse->key);
+	struct flow *f;
+	long err;
+
+	if (h) {
+		if (!flow_pairs(bg->key, &h->flow))
+			return CLAIM_TAKEN;
+		/* The same client again, perhaps with another backend generation. */
+		h->flow.backend = bg->reverse->value.flow.backend;
+		h->flow.generation = bg->reverse->value.flow.generation;
+		h->flow.flags = bg->reverse->value.flow.flags;
+		h->flow.seen = bg->reverse->value.flow.seen;
+		h->since = bg->reverse->value.since;
+		return CLAIM_OK;
+	}
+	err = bpf_map_update_elem(&half_open, &bg->reverse->key, &bg->reverse->value, BPF_NOEXIST);
+	if (err)
+		return err == -EEXIST ? CLAIM_TAKEN : CLAIM_FAILED;
+	f = bpf_map_lookup_elem(&flows, &bg->reverse->key);
+	if (!f)
+		return CLAIM_OK;
+	/* Left over from an earlier connection of this client: its forward half is gone. */
+	if (flow_pairs(bg->key, f)) {
+		bpf_map_delete_elem(&flows, &bg->reverse->key);
+		return CLAIM_OK;
+	}
+	bpf_map_delete_elem(&half_open, &bg->reverse->key);
+	return CLAIM_TAKEN;
+}
+
+/* Claim the reverse tuple for a UDP flow. */
+static __always_inline enum claim claim_flow(struct beginning *bg)
+{
+	struct flow *f = bpf_map_lookup_elem(&flows, &bg->reverse->key);
+	long err;
+
+	if (f)
+		return flow_pairs(bg->key, f) ? CLAIM_OK : CLAIM_TAKEN;
+	err = bpf_map_update_elem(&flows, &bg->reverse->key, &bg->reverse->value.flow, BPF_NOEXIST);
+	if (err)
+		return err == -EEXIST ? CLAIM_TAKEN : CLAIM_FAILED;
+	return CLAIM_OK;
+}
+
+/* Complete both halves with the source port of the i-th try. */
+static __always_inline void begin_with_port(struct beginning *bg, __u32 i)
+{
+	bg->forward->sport = claim_port(bg, i);
+	begin_sums(bg->key, bg->forward);
+	flow_mirror(bg->key, bg->forward, &bg->reverse->key, &bg->reverse->value.flow);
+}
+
+/* One try to claim a reverse tuple, as bpf_loop() wants it. */
+static long begin_claim(__u32 i, struct beginning *bg)
+{
+	enum claim c;
+
+	begin_with_port(bg, i);
+	c = bg->key->proto == IPPROTO_TCP ? claim_half_open(bg) : claim_flow(bg);
+	if (c == CLAIM_TAKEN)
+		return 0;
+	bg->verdict = c == CLAIM_OK ? VERDICT_NONE : VERDICT_MAP_FULL;
+	return 1;
+}
+
+/* The middle of a connection whose forward half was evicted: try to find the other half. */
+static long begin_restore(__u32 i, struct beginning *bg)
+{
+	struct flow *f;
+
+	begin_with_port(bg, i);
+	f = bpf_map_lookup_elem(&flows, &bg->reverse->key);
+	if (!f || !flow_pairs(bg->key, f))
+		return 0;
+	bg->forward->flags = flags_mirror(f->flags);
+	bpf_map_update_elem(&flows, bg->key, bg->forward, BPF_NOEXIST);
+	bg->verdict = VERDICT_NONE;
+	return 1;
+}
+
+/* Begin a flow to backend b. VERDICT_NONE: out is its forward half. */
+static __always_inline enum verdict
+begin_with_backend(const struct segment *s, const struct backend *b, __u32 hash, struct flow *out)
+{
+	__u32 zero = 0;
+	struct beginning bg = {
+		.key = &s->key,
+		.forward = out,
+		.reverse = bpf_map_lookup_elem(&begin_scratch, &zero),
+		.hash = hash,
+		.verdict = VERDICT_SNAT_EXHAUSTED,
+	};
+
+	if (!bg.reverse)
+		return VERDICT_MAP_FULL;
+	bg.reverse->value.since = 0;
+	if (!begin_prepare(s, b, out))
+		return VERDICT_NO_ROUTE;
+	if (s->key.proto == IPPROTO_TCP && !(s->tcp_flags & TCP_SYN)) {
+		bpf_loop(RESTORE_TRIES, begin_restore, &bg, 0);
+		if (bg.verdict == VERDICT_NONE)
+			return VERDICT_NONE;
+		/* Only where the client's own port reaches the backend can it go on. */
+		if (out->flags & FLOW_REMOTE)
+			return cfg_unknown_flow_drop ? VERDICT_NO_FLOW : VERDICT_NOT_SERVICE;
+	} else if (s->key.proto == IPPROTO_TCP) {
+		bg.reverse->value.since = bpf_ktime_get_ns();
+	}
+	bpf_loop(CLAIM_TRIES, begin_claim, &bg, 0);
+	return bg.verdict;
+}
+
+__noinline int begin_flow(const struct segment *s, const struct frontend *fe, struct flow *out)
+{
+	struct backend_counts *counts;
+	struct backend *b;
+	enum verdict v;
+	__u32 hash;
+
+	if (!s || !fe || !out)
+		return VERDICT_MAP_FULL;
+	hash = flow_hash(&s->key);
+	__builtin_memset(out, 0, sizeof(*out));
+	b = select_backend(fe, hash, &out->backend);
+	if (!b)
+		return VERDICT_NO_BACKEND;
+	v = begin_with_backend(s, b, hash, out);
+	if (v != VERDICT_NONE || s->key.proto != IPPROTO_UDP)
+		return v;
+	if (bpf_map_update_elem(&flows, &s->key, out, BPF_ANY))
+		return VERDICT_MAP_FULL;
+	counts = bpf_map_lookup_elem(&backend_stats, &out->backend);
+	if (counts)
+		counts->opened++;
+	return VERDICT_NONE;
+}
+
+static __always_inline void count_handshake(const struct flow *f, __u64 since)
+{
+	__u64 micros = (bpf_ktime_get_ns() - since) / 1000;
+	struct backend_counts *counts = flow_counts(f);
+	__u32 bucket = 0;
+
+	if (!counts)
+		return;
+	for (int i = 1; i < LATENCY_BUCKETS; i++)
+		if (micros >> i)
+			bucket = i;
+	if (bucket < LATENCY_BUCKETS)
+		counts->handshake[bucket]++;
+}
+
+/* The backend answers: now the client's next packet may find its way by half_open. */
+__noinline int handshake_answered(const struct flow_key *key, struct half_flow *h, __u8 tcp_flags)
+{
+	struct half_flow forward;
+	struct flow_key fkey;
+
+	if (!key || !h)
+		return 0;
+	h->flow.seen = now_tick();
+	if (tcp_flags & TCP_RST) {
+		h->flow.flags |= FLOW_RST;
+		return 0;
+	}
+	if (h->since) {
+		count_handshake(&h->flow, h->since);
+		h->since = 0;
+	}
+	flow_mirror(key, &h->flow, &fkey, &forward.flow);
+	forward.since = 0;
+	if (!bpf_map_lookup_elem(&half_open, &fkey))
+		bpf_map_update_elem(&half_open, &fkey, &forward, BPF_NOEXIST);
+	return 0;
+}
+
+/* The client answers its backend: from now on the flow is established. */
+__noinline int handshake_done(const struct segment *s, struct half_flow *h)
+{
+	struct backend_counts *counts;
+	struct flow_key rkey;
+	struct flow reverse;
+
+	if (!s || !h)
+		return 0;
+	h->flow.seen = now_tick();
+	h->flow.ack = s->ack;
+	flow_mirror(&s->key, &h->flow, &rkey, &reverse);
+	if (bpf_map_update_elem(&flows, &rkey, &reverse, BPF_NOEXIST) == 0 &&
+	    bpf_map_update_elem(&flows, &s->key, &h->flow, BPF_NOEXIST) == 0) {
+		counts = flow_counts(&h->flow);
+		if (counts)
+			counts->opened++;
+	}
+	/* Still to be found there if flows took neither. */
+	if (!bpf_map_lookup_elem(&flows, &s->key))
+		return 0;
+	bpf_map_delete_elem(&half_open, &s->key);
+	bpf_map_delete_elem(&half_open, &rkey);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Settings, fixed when a program is loaded; the verifier removes dead branches. */
+#ifndef EBB_CONFIG_H
+#define EBB_CONFIG_H
+
+#include <linux/types.h>
+
+/* One tick is 2^cfg_tick_shift jiffies, about a second. The loader knows CONFIG_HZ. */
+const volatile __u32 cfg_tick_shift = 8;
+
+/* Source ports of flows sent to other nodes: [min, max]. */
+const volatile __u16 cfg_snat_min = 1024;
+const volatile __u16 cfg_snat_max = 29999;
+
+/*
+ * TCP in the middle of a connection nobody knows, to be sent to another node:
+ * the source port is lost, so it cannot be continued. 1: drop, 0: pass untouched.
+ */
+const volatile __u8 cfg_unknown_flow_drop = 1;
+
+/* The XDP program runs in generic mode: see tc_bare(). */
+const volatile __u8 cfg_xdp_generic = 0;
+
+#endif

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * parse -> flow -> select: what is to become of a packet. Shared by all hooks;
+ * touches maps, never a packet or a context.
+ */
+#ifndef EBB_CORE_H
+#define EBB_CORE_H
+
+#include "begin.h"
+
+/* What a hook has to carry out. */
+struct outcome {
+	struct flow *flow;             /* the rewrite; a map value, or fresh; NULL: none */
+	struct backend_counts *counts; /* of its backend; NULL: its index has another one now */
+	bool confirm;                  /* let the kernel confirm the neighbour this time */
+	struct flow fresh;
+};
+
+/* Every 16th tick an active flow takes one packet through the kernel's neighbour code. */
+#define CONFIRM_TICKS 15
+
+static __always_inline enum verdict flow_verdict(const struct flow *f)
+{
+	if (f->flags & FLOW_REVERSE)
+		return f->flags & FLOW_REMOTE ? VERDICT_REPLY_REMOTE : VERDICT_REPLY_LOCAL;
+	return f->flags & FLOW_REMOTE ? VERDICT_TO_REMOTE : VERDICT_TO_LOCAL;
+}
+
+/* A flow's entry acts where its client is: replies of local backends leave by an uplink, all else
+ * arrives. */
+static __always_inline bool flow_at_hook(const struct flow *f, bool egress)
+{
+	return ((f->flags & (FLOW_REVERSE | FLOW_REMOTE)) == FLOW_REVERSE) == egress;
+}
+
+/* An established packet. VERDICT_NONE: not so, it begins a new flow. */
+static __always_inline enum verdict core_hit(struct packet *p, struct flow *f, struct outcome *o)
+{
+	__u32 now = now_tick();
+	struct backend *b;
+
+	if (p->seg.key.proto == IPPROTO_TCP) {
+		if (p->seg.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) || f->flags & FLOW_RST)
+			if (flow_control(&p->seg, f))
+				return VERDICT_NONE;
+		f->ack = p->seg.ack;
+	} else if ((f->flags & (FLOW_REVERSE | FLOW_REPLIED)) == FLOW_REVERSE) {
+		f->flags |= FLOW_REPLIED;
+	}
+	b = flow_backend(f);
+	o->counts = b ? bpf_map_lookup_elem(&backend_stats, &f->backend) : NULL;
+	/* TCP stays with what it has; a datagram goes to a backend that is there. */
+	if ((!b || b->state == BACKEND_GONE) && p->seg.key.proto == IPPROTO_UDP &&
+	    !(f->flags & FLOW_REVERSE)) {
+		flow_forget(&p->seg.key, f);
+		return VERDICT_NONE;
+	}
+	o->flow = f;
+	if (f->seen != now) {
+		if (!flow_refresh(&p->seg.key, f, now))
+			return VERDICT_FLOW_CONFLICT;
+		o->confirm = !(now & CONFIRM_TICKS);
+	}
+	return flow_verdict(f);
+}
+
+/* A packet of a handshake under way, from its backend. */
+static __always_inline enum verdict core_answer(struct packet *p, struct half_flow *h,
+						struct outcome *o)
+{
+	handshake_answered(&p->seg.key, h, p->seg.tcp_flags);
+	o->flow = &h->flow;
+	o->counts = flow_counts(&h->flow);
+	return flow_verdict(&h->flow);
+}
+
+/* The same, from its client. VERDICT_NONE: begin anew. */
+static __always_inline enum verdict core_handshake(struct packet *p, struct half_flow *h,
+						   struct outcome *o)
+{
+	if (p->seg.tcp_flags & TCP_SYN &&
+	    (h->flow.flags & FLOW_RESET || flow_backend_gone(&h->flow))) {
+		bpf_map_delete_elem(&half_open, &p->seg.key);
+		return VERDICT_NONE;
+	}
+	o->fresh = h->flow;
+	o->flow = &o->fresh;
+	o->counts = flow_counts(&o->fresh);
+	if (!(p->seg.tcp_flags & (TCP_SYN | TCP_RST)))
+		handshake_done(&p->seg, h);
+	return flow_verdict(&o->fresh);
+}
+
+/* Whether this packet may be an answer to a source port of ours. */
+static __always_inline bool to_snat(const struct packet *p)
+{
+	__u16 port = bpf_ntohs(p->seg.key.dport);
+	struct runtime_values *rt;
+	__u32 zero = 0;
+
+	if (port < cfg_snat_min || port > cfg_snat_max)
+		return false;
+	rt = bpf_map_lookup_elem(&runtime, &zero);
+	return rt && addr_equal(&p->seg.key.dst, p->seg.v4 ? &rt->snat4 : &rt->snat6);
+}
+
+/* A packet that belongs to no flow, arriving at an uplink. */
+static __always_inline enum verdict core_miss(struct packet *p, struct outcome *o)
+{
+	struct frontend *fe;
+	struct half_flow *h;
+	enum verdict v;
+
+	if (p->seg.key.proto == IPPROTO_TCP && to_snat(p)) {
+		h = bpf_map_lookup_elem(&half_open, &p->seg.key);
+		if (h && h->flow.flags & FLOW_REVERSE)
+			return core_answer(p, h, o);
+	}
+	fe = frontend_lookup(&p->seg.key);
+	if (!fe)
+		return VERDICT_NOT_SERVICE;
+	if (p->seg.key.proto == IPPROTO_TCP) {
+		h = bpf_map_lookup_elem(&half_open, &p->seg.key);
+		if (h && !(h->flow.flags & FLOW_REVERSE)) {
+			v = core_handshake(p, h, o);
+			if (v != VERDICT_NONE)
+				return v;
+		}
+	}
+	v = begin_flow(&p->seg, fe, &o->fresh);
+	if (v != VERDICT_NONE)
+		return v;
+	o->flow = &o->fresh;
+	o->counts = flow_counts(&o->fresh);
+	return flow_verdict(&o->fresh);
+}
+
+static __always_inline enum verdict core_ingress(struct packet *p, struct outcome *o)
+{
+	struct flow *f = bpf_map_lookup_elem(&flows, &p->seg.key);
+	enum verdict v;
+
+	if (f) {
+		if (!flow_at_hook(f, false))
+			return VERDICT_NOT_SERVICE;
+		v = core_hit(p, f, o);
+		if (v != VERDICT_NONE)
+			return v;
+	}
+	return core_miss(p, o);
+}
+
+static __always_inline enum verdict core_egress(struct packet *p, struct outcome *o)
+{
+	struct flow *f = bpf_map_lookup_elem(&flows, &p->seg.key);
+	struct half_flow *h;
+	enum verdict v;
+
+	if (f) {
+		if (!flow_at_hook(f, true))
+			return VERDICT_NOT_SERVICE;
+		v = core_hit(p, f, o);
+		return v == VERDICT_NONE ? VERDICT_NOT_SERVICE : v;
+	}
+	if (p->seg.key.proto != IPPROTO_TCP)
+		return VERDICT_NOT_SERVICE;
+	h = bpf_map_lookup_elem(&half_open, &p->seg.key);
+	if (!h || !flow_at_hook(&h->flow, true))
+		return VERDICT_NOT_SERVICE;
+	return core_answer(p, h, o);
+}
+
+/* The flow is asked for too: the verifier does not see that it goes with the verdict. */
+static __always_inline bool core_translates(const struct outcome *o, enum verdict v)
+{
+	return v >= VERDICT_TO_LOCAL && v <= VERDICT_REPLY_REMOTE && o->flow;
+}
+
+static __always_inline void core_init(struct outcome *o)
+{
+	o->flow = NULL;
+	o->counts = NULL;
+	o->confirm = false;
+}
+
+static __always_inline bool verdict_passes(enum verdict v)
+{
+	return v < VERDICT_TO_LOCAL;
+}
+
+static __always_inline bool verdict_routes(enum verdict v)
+{
+	return v == VERDICT_TO_REMOTE || v == VERDICT_REPLY_REMOTE;
+}
+
+static __always_inline void count_verdict(enum hook hook, enum verdict v)
+{
+	__u32 key = hook * VERDICT_MAX + v;
+	__u64 *counter = bpf_map_lookup_elem(&counters, &key);
+
+	if (counter)
+		(*counter)++;
+}
+
+static __always_inline void count_packet(const struct outcome *o, enum verdict v, __u32 bytes)
+{
+	if (!o->counts)
+		return;
+	if (v == VERDICT_TO_LOCAL || v == VERDICT_TO_REMOTE) {
+		o->counts->packets++;
+		o->counts->bytes += bytes;
+	} else {
+		o->counts->rx_packets++;
+		o->counts->rx_bytes += bytes;
+	}
+}
+
+#endif

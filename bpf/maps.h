@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* All maps, one line of purpose each. Sizes are defaults; the agent sets them when it creates the
+ * maps. */
+#ifndef EBB_MAPS_H
+#define EBB_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "types.h"
+
+/* frontend address, port, protocol -> service port and its tables */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct frontend_key);
+	__type(value, struct frontend);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} frontends SEC(".maps");
+
+/* id -> names of a service port; the datapath does not read it */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, struct service_port);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} service_ports SEC(".maps");
+
+/* index -> backend */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << 15);
+	__type(key, __u32);
+	__type(value, struct backend);
+} backends SEC(".maps");
+
+/* all lookup tables end to end: backend indexes */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << 22);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(map_flags, BPF_F_MMAPABLE);
+} slots SEC(".maps");
+
+/* tuple -> complete rewrite; two entries per connection */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 18);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+/* the same for TCP handshakes under way; a SYN flood evicts only here */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 16);
+	__type(key, struct flow_key);
+	__type(value, struct half_flow);
+} half_open SEC(".maps");
+
+/* hook * VERDICT_MAX + verdict -> packets */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, HOOK_COUNT *VERDICT_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* backend index -> what it has done; same size as backends */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1 << 15);
+	__type(key, __u32);
+	__type(value, struct backend_counts);
+} backend_stats SEC(".maps");
+
+/* 0 -> values that change while programs run */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct runtime_values);
+} runtime SEC(".maps");
+
+/* ifindex -> how XDP may leave by it */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct device);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} devices SEC(".maps");
+
+#endif

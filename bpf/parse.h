@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Bytes of a frame -> struct packet. What is not understood gets a verdict that passes it
+ * untouched. */
+#ifndef EBB_PARSE_H
+#define EBB_PARSE_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "packet.h"
+#include "types.h"
+
+#define MAX_VLANS    2
+#define MAX_IPV6_EXT 4
+
+/* What flows and frontends need of a packet: no pointers, so that it can be passed to any function.
+ */
+struct segment {
+	struct flow_key key;
+	__u32 seq; /* TCP, host order */
+	__u32 ack;
+	__u8 tcp_flags; /* 0 unless TCP */
+	__u8 v4;
+	__u8 pad[2];
+};
+
+struct packet {
+	struct segment seg;
+	void *l2; /* pointers are valid until the packet is resized; NULL: no Ethernet header */
+	void *l3;
+	void *l4;
+	void *end;
+	__u16 l3_off; /* from the start of the frame */
+	__u16 l4_off;
+	__u16 len;       /* bytes from l3 on, as the header says */
+	__u16 vlans;     /* tags in the frame */
+	__u8 tcp_header; /* TCP: bytes of its header */
+};
+
+/*
+ * Make the verifier forget what it knows of x but mask: else it walks the rest
+ * of the program once for every number of tags and extension headers.
+ */
+static __always_inline __u32 verifier_forget(__u32 x, __u32 mask, __u32 unknown)
+{
+	asm volatile("%0 ^= %1" : "+r"(x) : "r"(unknown));
+	asm volatile("%0 ^= %1" : "+r"(x) : "r"(unknown));
+	return x & mask;
+}
+
+static __always_inline void addr_from_v4(union ip_addr *a, __be32 v4)
+{
+	a->w[0] = 0;
+	a->w[1] = 0;
+	a->w[2] = bpf_htonl(0xffff);
+	a->w[3] = v4;
+}
+
+static __always_inline void addr_from_v6(union ip_addr *a, const __be32 v6[4])
+{
+	a->w[0] = v6[0];
+	a->w[1] = v6[1];
+	a->w[2] = v6[2];
+	a->w[3] = v6[3];
+}
+
+static __always_inline enum verdict parse_l4(struct packet *p, void *data_end)
+{
+	__u16 l4_len = p->len - (p->l4_off - p->l3_off);
+
+	if (p->seg.key.proto == IPPROTO_TCP) {
+		struct tcp_hdr *tcp = p->l4;
+
+		if ((void *)(tcp + 1) > data_end || l4_len < sizeof(*tcp))
+			return VERDICT_MALFORMED;
+		p->seg.key.sport = tcp->sport;
+		p->seg.key.dport = tcp->dport;
+		p->seg.seq = bpf_ntohl(tcp->seq);
+		p->seg.ack = bpf_ntohl(tcp->ack);
+		p->seg.tcp_flags = tcp->flags;
+		p->tcp_header = (tcp->offset >> 4) * 4;
+		return VERDICT_NONE;
+	}
+	if (p->seg.key.proto == IPPROTO_UDP) {
+		struct udp_hdr *udp = p->l4;
+
+		if ((void *)(udp + 1) > data_end || l4_len < sizeof(*udp))
+			return VERDICT_MALFORMED;
+		p->seg.key.sport = udp->sport;
+		p->seg.key.dport = udp->dport;
+		return VERDICT_NONE;
+	}
+	return VERDICT_NOT_L4;
+}
+
+static __always_inline enum verdict parse_ipv4(struct packet *p, void *data_end)
+{
+	struct ipv4_hdr *ip = p->l3;
+	__u32 header;
+
+	if ((void *)(ip + 1) > data_end)
+		return VERDICT_MALFORMED;
+	header = (ip->version_ihl & 0x0f) * 4;
+	p->len = bpf_ntohs(ip->len);
+	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || p->len < header)
+		return VERDICT_MALFORMED;
+	if (ip->proto != IPPROTO_TCP && ip->proto != IPPROTO_UDP)
+		return VERDICT_NOT_L4;
+	if (ip->frag & bpf_htons(IP_FRAGMENT_MASK))
+		return VERDICT_FRAGMENT;
+	p->seg.v4 = 1;
+	p->seg.key.proto = ip->proto;
+	addr_from_v4(&p->seg.key.src, ip->src);
+	addr_from_v4(&p->seg.key.dst, ip->dst);
+	p->l4 = p->l3 + header;
+	p->l4_off = p->l3_off + header;
+	return parse_l4(p, data_end);
+}
+
+static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end)
+{
+	struct ipv6_hdr *ip = p->l3;
+	__u32 header = sizeof(*ip);
+	__u32 total;
+	__u8 next;
+
+	if ((void *)(ip + 1) > data_end)
+		return VERDICT_MALFORMED;
+	total = bpf_ntohs(ip->len) + sizeof(*ip);
+	if ((*(__u8 *)ip) >> 4 != 6 || total > 0xffff)
+		return VERDICT_MALFORMED;
+	p->len = total;
+	next = ip->next;
+	for (int i = 0; i < MAX_IPV6_EXT; i++) {
+		struct ipv6_ext *ext = p->l3 + header;
+
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS)
+			break;
+		if ((void *)(ext + 1) > data_end)
+			return VERDICT_MALFORMED;
+		/* The destination is not the final one yet. */
+		if (next == IPPROTO_ROUTING && ext->segments)
+			return VERDICT_EXT_HEADERS;
+		next = ext->next;
+		header += (ext->len + 1) * 8;
+	}
+	if (next == IPPROTO_FRAGMENT)
+		return VERDICT_FRAGMENT;
+	if (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS)
+		return VERDICT_EXT_HEADERS;
+	if (next != IPPROTO_TCP && next != IPPROTO_UDP)
+		return VERDICT_NOT_L4;
+	if (header > total)
+		return VERDICT_MALFORMED;
+	header = verifier_forget(header, 0x3fff, ip->flow);
+	p->seg.v4 = 0;
+	p->seg.key.proto = next;
+	addr_from_v6(&p->seg.key.src, ip->src);
+	addr_from_v6(&p->seg.key.dst, ip->dst);
+	p->l4 = p->l3 + header;
+	p->l4_off = p->l3_off + header;
+	return parse_l4(p, data_end);
+}
+
+/* proto: what the packet is from offset off on. */
+static __always_inline enum verdict parse_network(void *data, void *data_end, __u32 off,
+						  __be16 proto, struct packet *p)
+{
+	p->l3_off = off;
+	p->l3 = data + off;
+	p->end = data_end;
+	p->tcp_header = 0;
+	__builtin_memset(&p->seg, 0, sizeof(p->seg));
+	if (proto == bpf_htons(ETH_P_IP))
+		return parse_ipv4(p, data_end);
+	if (proto == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(p, data_end);
+	return VERDICT_NOT_IP;
+}
+
+/* VERDICT_NONE: p is complete. Anything else: pass the packet untouched. */
+static __always_inline enum verdict parse_packet(void *data, void *data_end, struct packet *p)
+{
+	struct eth_hdr *eth = data;
+	__u32 off = sizeof(*eth);
+	__be16 proto;
+
+	if ((void *)(eth + 1) > data_end)
+		return VERDICT_NOT_IP;
+	proto = eth->proto;
+	p->l2 = data;
+#pragma unroll
+	for (int i = 0; i < MAX_VLANS; i++) {
+		struct vlan_hdr *vlan = data + off;
+
+		if (proto != bpf_htons(ETH_P_8021Q) && proto != bpf_htons(ETH_P_8021AD))
+			break;
+		if ((void *)(vlan + 1) > data_end)
+			return VERDICT_MALFORMED;
+		proto = vlan->proto;
+		off += sizeof(*vlan);
+	}
+	off = verifier_forget(off, 31, *(__u32 *)data);
+	p->vlans = (off - sizeof(*eth)) / sizeof(struct vlan_hdr);
+	return parse_network(data, data_end, off, proto, p);
+}
+
+/* The same where the packet begins with its IP header. */
+static __always_inline enum verdict parse_bare(void *data, void *data_end, __be16 proto,
+					       struct packet *p)
+{
+	p->l2 = NULL;
+	p->vlans = 0;
+	return parse_network(data, data_end, 0, proto, p);
+}
+
+#endif

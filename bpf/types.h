@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Layouts shared with Go; bpf2go generates the other half. What is defined
+ * here is what pinned maps hold, so it is ABI: a change of any layout needs a
+ * new LAYOUT_VERSION in maps/set.go and a note in docs/maps.md.
+ */
+#ifndef EBB_TYPES_H
+#define EBB_TYPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/types.h>
+
+/* An address of either family; IPv4 is v4-mapped (::ffff:a.b.c.d). */
+union ip_addr {
+	__u8 b[16]; /* first member, so that Go sees bytes */
+	__be32 w[4];
+};
+
+/* The tuple of a packet as it is on the wire. */
+struct flow_key {
+	union ip_addr src;
+	union ip_addr dst;
+	__be16 sport;
+	__be16 dport;
+	__u8 proto;
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct flow_key) == 40, "flow_key has holes");
+
+/*
+ * Bits of flow.flags. A connection is two entries, one per direction; the
+ * TCP bits are kept on both so that each knows the state of the whole.
+ */
+enum flow_flag {
+	FLOW_REVERSE = 1 << 0,  /* from the backend to the client */
+	FLOW_REMOTE = 1 << 1,   /* the node routes it itself, source rewritten */
+	FLOW_FIN = 1 << 2,      /* FIN seen in this entry's direction */
+	FLOW_PEER_FIN = 1 << 3, /* FIN seen in the other direction */
+	FLOW_RST = 1 << 4,      /* valid RST seen in this entry's direction */
+	FLOW_PEER_RST = 1 << 5, /* valid RST seen in the other direction */
+	FLOW_CLOSED = 1 << 6,   /* counted as closed; on the forward entry only */
+	FLOW_REPLIED = 1 << 7,  /* UDP: the backend has answered; reverse entry only */
+};
+
+/* Bits of flow.route: who may use the cached route. Cleared once a tick. */
+enum route_flag {
+	ROUTE_XDP = 1 << 0,
+	ROUTE_TC = 1 << 1,
+	ROUTE_NOT_XDP = 1 << 2, /* XDP has tried: this one is for TC */
+};
+
+/*
+ * All a packet of one direction needs. src/dst/sport/dport are what the packet
+ * carries after translation. Together with its key an entry determines its
+ * counterpart completely: see flow_mirror().
+ */
+struct flow {
+	union ip_addr src;
+	union ip_addr dst;
+	__be16 sport;
+	__be16 dport;
+	__u16 csum_addr;  /* what the rewrite of addresses adds to a checksum */
+	__u16 csum_port;  /* what the rewrite of ports adds to a checksum */
+	__u32 backend;    /* index into backends */
+	__u32 generation; /* generation of that backend when the flow began */
+	__u32 seen;       /* tick of the last packet in this direction */
+	__u32 ack;        /* TCP: last acknowledgement number, host order; 0: none yet */
+	__u32 flags;      /* enum flow_flag */
+	__u32 ifindex;    /* cached route: device */
+	__u32 macs[3];    /* cached route: destination, source, as in the frame */
+	__u16 mtu;        /* cached route: MTU in bytes, layer 3 */
+	__u16 route;      /* enum route_flag */
+};
+_Static_assert(sizeof(struct flow) == 80, "flow has holes");
+
+/* A TCP flow whose handshake is not finished. */
+struct half_flow {
+	struct flow flow;
+	__u64 since; /* CLOCK_MONOTONIC ns of the SYN */
+};
+_Static_assert(sizeof(struct half_flow) == 88, "half_flow has holes");
+
+/* What clients dial. */
+struct frontend_key {
+	union ip_addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct frontend_key) == 20, "frontend_key has holes");
+
+/* A lookup table: a region of slots. */
+struct table {
+	__u32 offset;
+	__u32 length; /* 0: no candidates */
+};
+
+enum frontend_flag {
+	FRONTEND_LOCAL = 1 << 0, /* external clients use the local table */
+};
+
+struct frontend {
+	__u32 service_port; /* key into service_ports */
+	__u32 flags;        /* enum frontend_flag */
+	struct table cluster;
+	struct table local;
+};
+_Static_assert(sizeof(struct frontend) == 24, "frontend has holes");
+
+/* The name behind an id, so that tools need no API server. NUL padded. */
+struct service_port {
+	__u8 namespace[64];
+	__u8 service[64];
+	__u8 port[64];
+	__u8 proto;
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct service_port) == 196, "service_port has holes");
+
+/* Order is ABI: values live in pinned maps across upgrades. */
+enum backend_state {
+	BACKEND_FREE = 0,     /* never used, or forgotten */
+	BACKEND_ACTIVE = 1,   /* takes new and established flows */
+	BACKEND_DRAINING = 2, /* established flows; new ones only if a table names it */
+	BACKEND_GONE = 3,     /* left the slices; kept until its index is reused */
+};
+
+enum backend_flag {
+	BACKEND_LOCAL = 1 << 0, /* runs on this node */
+};
+
+struct backend {
+	union ip_addr addr;
+	__be16 port;
+	__u8 state; /* enum backend_state */
+	__u8 flags; /* enum backend_flag */
+	__u32 generation;
+	__u32 service_port;
+};
+_Static_assert(sizeof(struct backend) == 28, "backend has holes");
+
+#define LATENCY_BUCKETS 20 /* bucket i: [2^i, 2^(i+1)) microseconds; the last takes the rest */
+
+/* Per CPU; only the datapath writes it. */
+struct backend_counts {
+	__u64 opened;     /* connections whose handshake finished, UDP flows begun */
+	__u64 closed;     /* connections closed by FIN/FIN or RST */
+	__u64 packets;    /* towards the backend */
+	__u64 bytes;      /* towards the backend, layer 3 */
+	__u64 rx_packets; /* from the backend */
+	__u64 rx_bytes;
+	__u32 handshake[LATENCY_BUCKETS]; /* SYN forwarded to SYN-ACK seen */
+};
+_Static_assert(sizeof(struct backend_counts) == 128, "backend_counts has holes");
+
+/* The few values that change while programs run. */
+struct runtime_values {
+	union ip_addr snat4; /* source of flows sent to other nodes */
+	union ip_addr snat6;
+};
+_Static_assert(sizeof(struct runtime_values) == 32, "runtime_values has holes");
+
+enum device_flag {
+	DEVICE_XDP_TX = 1 << 0, /* XDP may send through it */
+};
+
+/* A device that packets may leave by, as XDP needs to know it. */
+struct device {
+	__u32 lower;   /* VLAN device: the device below it; else 0 */
+	__u16 vlan_id; /* VLAN device: its tag, host order; else 0 */
+	__u16 flags;   /* enum device_flag, of the lower device where there is one */
+};
+_Static_assert(sizeof(struct device) == 8, "device has holes");
+
+enum hook {
+	HOOK_XDP = 0,
+	HOOK_TC_INGRESS = 1,
+	HOOK_TC_EGRESS = 2,
+	HOOK_COUNT = 3,
+};
+
+/*
+ * Why a packet left ebb the way it did. Append only: values are counter
+ * indexes and metric labels. Retire in place, never renumber.
+ */
+enum verdict {
+	VERDICT_NONE = 0, /* never counted */
+	/* passed untouched */
+	VERDICT_NOT_IP = 1,
+	VERDICT_NOT_L4 = 2,    /* a protocol ebb does not balance */
+	VERDICT_MALFORMED = 3, /* truncated or contradictory headers */
+	VERDICT_FRAGMENT = 4,
+	VERDICT_EXT_HEADERS = 5, /* IPv6 extension headers beyond what is parsed */
+	VERDICT_NOT_SERVICE = 6,
+	VERDICT_LEFT_TO_TC = 7, /* XDP cannot finish it; TC on the same device will */
+	/* translated */
+	VERDICT_TO_LOCAL = 8,      /* to a backend on this node */
+	VERDICT_TO_REMOTE = 9,     /* to a backend on another node */
+	VERDICT_REPLY_LOCAL = 10,  /* from a backend on this node to its client */
+	VERDICT_REPLY_REMOTE = 11, /* from a backend on another node to its client */
+	/* dropped */
+	VERDICT_NO_BACKEND = 12,     /* frontend without candidates */
+	VERDICT_NO_FLOW = 13,        /* TCP in the middle of a connection nobody knows */
+	VERDICT_SNAT_EXHAUSTED = 14, /* no source port left towards this backend */
+	VERDICT_FLOW_CONFLICT = 15,  /* the other half's tuple belongs to another flow now */
+	VERDICT_MAP_FULL = 16,       /* a flow entry could not be written */
+	VERDICT_NO_ROUTE = 17,
+	VERDICT_TTL_EXPIRED = 18,    /* answered with ICMP time exceeded */
+	VERDICT_TOO_BIG = 19,        /* answered with ICMP fragmentation needed / packet too big */
+	VERDICT_REWRITE_FAILED = 20, /* the kernel refused to change the packet */
+	VERDICT_COUNT = 21,
+	VERDICT_MAX = 64, /* counters per hook */
+};
+
+#endif

@@ -1,0 +1,131 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Uplinks, without an skb. What this cannot finish it leaves untouched to tc.c on the same device.
+ */
+#include "core.h"
+#include "fib.h"
+
+#define VLAN_ID_MASK 0x0fff
+
+static __always_inline bool xdp_fix_l4(struct packet *p, const struct flow *f)
+{
+	__u32 diff = f->csum_addr + f->csum_port;
+
+	if (p->seg.key.proto == IPPROTO_TCP) {
+		struct tcp_hdr *tcp = p->l4;
+
+		if ((void *)(tcp + 1) > p->end)
+			return false;
+		tcp->check = csum_apply(tcp->check, diff);
+	} else {
+		struct udp_hdr *udp = p->l4;
+		__u16 check = udp->check;
+
+		/* Zero is "no checksum"; a computed zero is written as 0xffff (RFC 768). */
+		if (check) {
+			check = csum_apply(check, diff);
+			udp->check = check ? check : 0xffff;
+		}
+	}
+	return true;
+}
+
+/* The device XDP may transmit p by, or 0. */
+static __always_inline __u32 xdp_device(struct xdp_md *ctx, const struct packet *p, __u32 ifindex)
+{
+	struct vlan_hdr *tag = p->l2 + sizeof(struct eth_hdr);
+	struct device *d;
+
+	if (ifindex == ctx->ingress_ifindex && !p->vlans)
+		return ifindex;
+	d = bpf_map_lookup_elem(&devices, &ifindex);
+	if (!d || !(d->flags & DEVICE_XDP_TX))
+		return 0;
+	if (!d->lower)
+		return p->vlans ? 0 : ifindex;
+	/* A VLAN device: the tag stays as it is, so it has to be the right one. */
+	if (p->vlans != 1 || d->lower != ctx->ingress_ifindex || (void *)(tag + 1) > p->end)
+		return 0;
+	if ((bpf_ntohs(tag->tci) & VLAN_ID_MASK) != d->vlan_id)
+		return 0;
+	return d->lower;
+}
+
+/* Resolve the route of a flow for XDP; false: TC has to. */
+static __always_inline bool xdp_resolve(struct xdp_md *ctx, struct packet *p, struct flow *f)
+{
+	struct bpf_fib_lookup *fib = fib_room();
+	__u32 ifindex;
+
+	if (!fib ||
+	    fib_ask(ctx, ctx->ingress_ifindex, p, f, p->len, fib) != BPF_FIB_LKUP_RET_SUCCESS)
+		return false;
+	ifindex = xdp_device(ctx, p, fib->ifindex);
+	if (!ifindex) {
+		f->route = ROUTE_NOT_XDP;
+		return false;
+	}
+	fib_remember(f, fib, ifindex, p->vlans ? ROUTE_XDP : ROUTE_XDP | ROUTE_TC);
+	return true;
+}
+
+/* A resolved route, from the flow or from the kernel; false: leave it to TC. */
+static __always_inline bool xdp_route(struct xdp_md *ctx, struct packet *p, struct outcome *o)
+{
+	struct flow *f = o->flow;
+
+	if (o->confirm || f->route & ROUTE_NOT_XDP)
+		return false;
+	if (!(f->route & ROUTE_XDP) && !xdp_resolve(ctx, p, f))
+		return false;
+	return p->len <= f->mtu;
+}
+
+static __always_inline int xdp_translate(struct xdp_md *ctx, struct packet *p, struct outcome *o,
+					 enum verdict *v)
+{
+	bool routed = verdict_routes(*v);
+	struct flow *f = o->flow;
+
+	if (routed && (nat_ttl(p) <= 1 || !xdp_route(ctx, p, o))) {
+		*v = VERDICT_LEFT_TO_TC;
+		return XDP_PASS;
+	}
+	if (!nat_headers(p, f, routed) || !xdp_fix_l4(p, f)) {
+		*v = VERDICT_REWRITE_FAILED;
+		return XDP_DROP;
+	}
+	count_packet(o, *v, p->len);
+	if (!routed)
+		return XDP_PASS;
+	fib_write_eth(p, f);
+	if (f->ifindex == ctx->ingress_ifindex)
+		return XDP_TX;
+	return bpf_redirect(f->ifindex, 0);
+}
+
+SEC("xdp.frags")
+int ebb_xdp(struct xdp_md *ctx)
+{
+	void *data_end = (void *)(long)ctx->data_end;
+	void *data = (void *)(long)ctx->data;
+	int action = XDP_PASS;
+	struct outcome o;
+	struct packet p;
+	enum verdict v;
+
+	core_init(&o);
+	v = parse_packet(data, data_end, &p);
+	if (v == VERDICT_NONE) {
+		v = core_ingress(&p, &o);
+		if (core_translates(&o, v))
+			action = xdp_translate(ctx, &p, &o, &v);
+		else if (!verdict_passes(v))
+			action = XDP_DROP;
+	}
+	count_verdict(HOOK_XDP, v);
+	return action;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
