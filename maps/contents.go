@@ -1,0 +1,66 @@
+package maps
+
+import "fmt"
+
+// Contents is what the control plane has put into the maps: plain values.
+type Contents struct {
+	Frontends    map[Frontend]Service
+	ServicePorts map[ServicePortID]ServicePort
+	Backends     map[BackendID]Backend // without Free ones
+	// Tables has each table that a frontend points to.
+	Tables  map[Table][]BackendID
+	Runtime Runtime
+	Devices map[uint32]Device
+}
+
+// Contents reads all the control plane has written. It is a consistent view
+// only while nobody writes. The maps in it are the caller's.
+func (s *Set) Contents() (Contents, error) {
+	var c Contents
+	var err error
+	if c.Frontends, err = s.Frontends().All(); err != nil {
+		return Contents{}, err
+	}
+	if c.ServicePorts, err = s.ServicePorts().All(); err != nil {
+		return Contents{}, err
+	}
+	if c.Backends, err = s.Backends().All(); err != nil {
+		return Contents{}, err
+	}
+	if c.Tables, err = ReadTables(c.Frontends, s.Slots().Read); err != nil {
+		return Contents{}, err
+	}
+	if c.Runtime, err = s.Runtime().Get(); err != nil {
+		return Contents{}, err
+	}
+	if c.Devices, err = s.Devices().All(); err != nil {
+		return Contents{}, err
+	}
+	return c, nil
+}
+
+// ReadTables reads each table the frontends point to, once.
+func ReadTables(frontends map[Frontend]Service, read func(Table) ([]BackendID, error)) (map[Table][]BackendID, error) {
+	out := make(map[Table][]BackendID)
+	for f, s := range frontends {
+		for _, t := range []Table{s.Cluster, s.Local} {
+			if _, ok := out[t]; ok || t.Length == 0 {
+				continue
+			}
+			slots, err := read(t)
+			if err != nil {
+				return nil, fmt.Errorf("frontend %s: %w", f, err)
+			}
+			out[t] = slots
+		}
+	}
+	return out, nil
+}
+
+// EachFlow calls fn for the flows of s whose handshake is finished. See
+// Flows.Each.
+func (s *Set) EachFlow(fn func(FlowKey, Flow) bool) error { return s.Flows().Each(fn) }
+
+// EachHalfOpen calls fn for the flows of s whose handshake is under way. See
+// Flows.Each.
+func (s *Set) EachHalfOpen(fn func(FlowKey, Flow) bool) error { return s.HalfOpen().Each(fn) }

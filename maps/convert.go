@@ -1,0 +1,268 @@
+package maps
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"github.com/ebb-lb/ebb/bpf"
+)
+
+// This file alone knows what Go values look like in the maps: addresses are 16
+// bytes with IPv4 v4-mapped, ports are big-endian, everything else has the
+// byte order of the machine, names are padded with NUL, absent addresses are
+// all zero. Functions towards the maps expect validated values.
+
+// toWire makes a big-endian port of p, as a field of a generated type holds it.
+func toWire(p uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], p)
+	return binary.NativeEndian.Uint16(b[:])
+}
+
+// fromWire is the inverse of toWire.
+func fromWire(p uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], p)
+	return binary.BigEndian.Uint16(b[:])
+}
+
+func toAddr(a netip.Addr) bpf.LayoutIpAddr {
+	if !a.IsValid() {
+		return bpf.LayoutIpAddr{}
+	}
+	return bpf.LayoutIpAddr{B: a.As16()}
+}
+
+func fromAddr(a bpf.LayoutIpAddr) netip.Addr { return netip.AddrFrom16(a.B).Unmap() }
+
+func fromAddrPort(a bpf.LayoutIpAddr, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(fromAddr(a), fromWire(port))
+}
+
+// fromOptionalAddr is fromAddr where all zero means that there is none.
+func fromOptionalAddr(a bpf.LayoutIpAddr) netip.Addr {
+	if a == (bpf.LayoutIpAddr{}) {
+		return netip.Addr{}
+	}
+	return fromAddr(a)
+}
+
+func toFrontendKey(f Frontend) bpf.LayoutFrontendKey {
+	return bpf.LayoutFrontendKey{Addr: toAddr(f.Addr), Port: toWire(f.Port), Proto: uint8(f.Proto)}
+}
+
+func fromFrontendKey(k *bpf.LayoutFrontendKey) Frontend {
+	return Frontend{Addr: fromAddr(k.Addr), Port: fromWire(k.Port), Proto: Proto(k.Proto)}
+}
+
+func toFrontend(s Service) bpf.LayoutFrontend {
+	var flags bpf.LayoutFrontendFlag
+	if s.ExternalLocal {
+		flags |= bpf.LayoutFrontendFlagFRONTEND_LOCAL
+	}
+	return bpf.LayoutFrontend{
+		ServicePort: uint32(s.ServicePort),
+		Flags:       uint32(flags),
+		Cluster:     bpf.LayoutTable{Offset: s.Cluster.Offset, Length: s.Cluster.Length},
+		Local:       bpf.LayoutTable{Offset: s.Local.Offset, Length: s.Local.Length},
+	}
+}
+
+func fromFrontend(v *bpf.LayoutFrontend) Service {
+	return Service{
+		ServicePort:   ServicePortID(v.ServicePort),
+		ExternalLocal: v.Flags&uint32(bpf.LayoutFrontendFlagFRONTEND_LOCAL) != 0,
+		Cluster:       Table{Offset: v.Cluster.Offset, Length: v.Cluster.Length},
+		Local:         Table{Offset: v.Local.Offset, Length: v.Local.Length},
+	}
+}
+
+func toServicePort(s ServicePort) bpf.LayoutServicePort {
+	v := bpf.LayoutServicePort{Proto: uint8(s.Proto)}
+	copy(v.Namespace[:], s.Namespace)
+	copy(v.Service[:], s.Service)
+	copy(v.Port[:], s.Port)
+	return v
+}
+
+func fromServicePort(v *bpf.LayoutServicePort) ServicePort {
+	return ServicePort{
+		Namespace: fromName(v.Namespace[:]),
+		Service:   fromName(v.Service[:]),
+		Port:      fromName(v.Port[:]),
+		Proto:     Proto(v.Proto),
+	}
+}
+
+func fromName(b []byte) string {
+	name, _, _ := bytes.Cut(b, []byte{0})
+	return string(name)
+}
+
+func toBackend(b Backend) bpf.LayoutBackend {
+	var flags bpf.LayoutBackendFlag
+	if b.Local {
+		flags |= bpf.LayoutBackendFlagBACKEND_LOCAL
+	}
+	return bpf.LayoutBackend{
+		Addr:        toAddr(b.Addr.Addr()),
+		Port:        toWire(b.Addr.Port()),
+		State:       uint8(b.State),
+		Flags:       uint8(flags),
+		Generation:  b.Generation,
+		ServicePort: uint32(b.ServicePort),
+	}
+}
+
+func fromBackend(v *bpf.LayoutBackend) Backend {
+	return Backend{
+		Addr:        fromAddrPort(v.Addr, v.Port),
+		State:       State(v.State),
+		Local:       v.Flags&uint8(bpf.LayoutBackendFlagBACKEND_LOCAL) != 0,
+		Generation:  v.Generation,
+		ServicePort: ServicePortID(v.ServicePort),
+	}
+}
+
+// slotBytes is the distance of slots in memory: the kernel aligns what is in an
+// array to 8 bytes, half of which a slot does not use.
+const slotBytes = 8
+
+// toSlots writes ids into b, which has slotBytes for each.
+func toSlots(b []byte, ids []BackendID) {
+	for i, id := range ids {
+		binary.NativeEndian.PutUint32(b[i*slotBytes:], uint32(id))
+	}
+}
+
+// fromSlots is the inverse of toSlots.
+func fromSlots(ids []BackendID, b []byte) {
+	for i := range ids {
+		ids[i] = BackendID(binary.NativeEndian.Uint32(b[i*slotBytes:]))
+	}
+}
+
+func toFlowKey(k FlowKey) bpf.LayoutFlowKey {
+	return bpf.LayoutFlowKey{
+		Src:   toAddr(k.Src.Addr()),
+		Dst:   toAddr(k.Dst.Addr()),
+		Sport: toWire(k.Src.Port()),
+		Dport: toWire(k.Dst.Port()),
+		Proto: uint8(k.Proto),
+	}
+}
+
+func fromFlowKey(k *bpf.LayoutFlowKey) FlowKey {
+	return FlowKey{
+		Src:   fromAddrPort(k.Src, k.Sport),
+		Dst:   fromAddrPort(k.Dst, k.Dport),
+		Proto: Proto(k.Proto),
+	}
+}
+
+// toFlow makes a complete entry for k: what its rewrite adds to checksums is
+// computed as the datapath does (bpf/begin.h); no route is cached, nothing
+// acknowledged.
+func toFlow(k FlowKey, f Flow) bpf.LayoutFlow {
+	key := toFlowKey(k)
+	v := bpf.LayoutFlow{
+		Src:        toAddr(f.Src.Addr()),
+		Dst:        toAddr(f.Dst.Addr()),
+		Sport:      toWire(f.Src.Port()),
+		Dport:      toWire(f.Dst.Port()),
+		Backend:    uint32(f.Backend),
+		Generation: f.Generation,
+		Seen:       f.Seen,
+		Flags:      uint32(f.Flags),
+	}
+	v.CsumAddr = fold(addrDiff(key.Src, v.Src) + addrDiff(key.Dst, v.Dst))
+	v.CsumPort = fold(portDiff(key.Sport, v.Sport) + portDiff(key.Dport, v.Dport))
+	return v
+}
+
+func fromFlow(v *bpf.LayoutFlow) Flow {
+	return Flow{
+		Src:        fromAddrPort(v.Src, v.Sport),
+		Dst:        fromAddrPort(v.Dst, v.Dport),
+		Backend:    BackendID(v.Backend),
+		Generation: v.Generation,
+		Seen:       v.Seen,
+		Flags:      FlowFlags(v.Flags),
+	}
+}
+
+func toHalfFlow(k FlowKey, f Flow) bpf.LayoutHalfFlow {
+	return bpf.LayoutHalfFlow{Flow: toFlow(k, f), Since: uint64(f.Since)}
+}
+
+func fromHalfFlow(v *bpf.LayoutHalfFlow) Flow {
+	f := fromFlow(&v.Flow)
+	f.Since = time.Duration(v.Since)
+	return f
+}
+
+// addrDiff is what replacing from by to adds to an Internet checksum, not yet
+// folded (csum_diff_addr in bpf/csum.h).
+func addrDiff(from, to bpf.LayoutIpAddr) uint64 {
+	var sum uint64
+	for i := 0; i < len(from.B); i += 4 {
+		sum += uint64(^binary.NativeEndian.Uint32(from.B[i:]))
+		sum += uint64(binary.NativeEndian.Uint32(to.B[i:]))
+	}
+	return sum
+}
+
+// portDiff is addrDiff for ports as they are on the wire.
+func portDiff(from, to uint16) uint64 { return uint64(^from) + uint64(to) }
+
+// fold brings a sum down to 16 bits with end-around carry (RFC 1071).
+func fold(sum uint64) uint16 {
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	return uint16(sum)
+}
+
+func toRuntime(r Runtime) bpf.LayoutRuntimeValues {
+	return bpf.LayoutRuntimeValues{Snat4: toAddr(r.SNAT4), Snat6: toAddr(r.SNAT6)}
+}
+
+func fromRuntime(v *bpf.LayoutRuntimeValues) Runtime {
+	return Runtime{SNAT4: fromOptionalAddr(v.Snat4), SNAT6: fromOptionalAddr(v.Snat6)}
+}
+
+func toDevice(d Device) bpf.LayoutDevice {
+	var flags bpf.LayoutDeviceFlag
+	if d.XDPTx {
+		flags |= bpf.LayoutDeviceFlagDEVICE_XDP_TX
+	}
+	return bpf.LayoutDevice{Lower: d.Lower, VlanId: d.VLAN, Flags: uint16(flags)}
+}
+
+func fromDevice(v *bpf.LayoutDevice) Device {
+	return Device{
+		Lower: v.Lower,
+		VLAN:  v.VlanId,
+		XDPTx: v.Flags&uint16(bpf.LayoutDeviceFlagDEVICE_XDP_TX) != 0,
+	}
+}
+
+// sumCounts adds up what the CPUs have counted.
+func sumCounts(cpus []bpf.LayoutBackendCounts) BackendCounts {
+	var out BackendCounts
+	for i := range cpus {
+		c := &cpus[i]
+		out.Opened += c.Opened
+		out.Closed += c.Closed
+		out.Packets += c.Packets
+		out.Bytes += c.Bytes
+		out.RxPackets += c.RxPackets
+		out.RxBytes += c.RxBytes
+		for b, n := range c.Handshake {
+			out.Handshake[b] += uint64(n)
+		}
+	}
+	return out
+}

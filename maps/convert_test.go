@@ -1,0 +1,250 @@
+package maps
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ebb-lb/ebb/bpf"
+)
+
+// compareAddrs lets cmp look at netip types.
+var compareAddrs = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+}
+
+// wire is v as it lies in a map.
+func wire(t *testing.T, v any) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := binary.Write(&b, binary.NativeEndian, v); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func mapped(t *testing.T, s string) []byte {
+	t.Helper()
+	b := netip.MustParseAddr(s).As16()
+	return b[:]
+}
+
+func u32(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
+
+// The layouts written out by hand: a mistake made in both directions of a
+// conversion would pass any round trip.
+func TestValuesHaveTheLayoutOfTheDatapath(t *testing.T) {
+	v4 := netip.MustParseAddrPort("10.0.0.1:80")
+	v6 := netip.MustParseAddrPort("[2001:db8::1]:443")
+	key := FlowKey{Src: v4, Dst: v6, Proto: UDP}
+	tests := []struct {
+		name string
+		got  any
+		want [][]byte
+	}{
+		{
+			name: "an IPv4 frontend has a v4-mapped address and a big-endian port",
+			got:  toFrontendKey(Frontend{Addr: v4.Addr(), Port: 0x1234, Proto: TCP}),
+			want: [][]byte{bytes.Repeat([]byte{0}, 10), {0xff, 0xff, 10, 0, 0, 1, 0x12, 0x34, 6, 0}},
+		},
+		{
+			name: "an IPv6 frontend has its address",
+			got:  toFrontendKey(Frontend{Addr: v6.Addr(), Port: 443, Proto: UDP}),
+			want: [][]byte{mapped(t, "2001:db8::1"), {0x01, 0xbb, 17, 0}},
+		},
+		{
+			name: "a service has host-order numbers",
+			got: toFrontend(Service{ServicePort: 7, ExternalLocal: true,
+				Cluster: Table{Offset: 1, Length: 251}, Local: Table{Offset: 252, Length: 3}}),
+			want: [][]byte{u32(7), u32(1), u32(1), u32(251), u32(252), u32(3)},
+		},
+		{
+			name: "a backend has state and flags in a byte each",
+			got:  toBackend(Backend{Addr: v4, State: Draining, Local: true, Generation: 9, ServicePort: 7}),
+			want: [][]byte{mapped(t, "10.0.0.1"), {0, 80, 2, 1}, u32(9), u32(7)},
+		},
+		{
+			name: "a flow key has both ends of the packet",
+			got:  toFlowKey(key),
+			want: [][]byte{mapped(t, "10.0.0.1"), mapped(t, "2001:db8::1"), {0, 80, 1, 187, 17, 0, 0, 0}},
+		},
+		{
+			name: "names are padded with NUL",
+			got:  toServicePort(ServicePort{Namespace: "ns", Service: "svc", Proto: TCP}),
+			want: [][]byte{
+				[]byte("ns" + strings.Repeat("\x00", 62) + "svc" + strings.Repeat("\x00", 61+64)), {6, 0, 0, 0},
+			},
+		},
+		{
+			name: "an absent node address is all zero",
+			got:  toRuntime(Runtime{SNAT4: v4.Addr()}),
+			want: [][]byte{mapped(t, "10.0.0.1"), bytes.Repeat([]byte{0}, 16)},
+		},
+		{
+			name: "a device has its tag in host order",
+			got:  toDevice(Device{Lower: 3, VLAN: 100, XDPTx: true}),
+			want: [][]byte{u32(3), binary.NativeEndian.AppendUint16(nil, 100), binary.NativeEndian.AppendUint16(nil, 1)},
+		},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			if diff := cmp.Diff(bytes.Join(tc.want, nil), wire(t, tc.got)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// addrOf makes an address of 4 or 16 bytes of b, never a v4-mapped one.
+func addrOf(b []byte, v6 bool) netip.Addr {
+	var a [16]byte
+	copy(a[:], b)
+	if v6 && !netip.AddrFrom16(a).Is4In6() {
+		return netip.AddrFrom16(a)
+	}
+	return netip.AddrFrom4([4]byte(a[:4]))
+}
+
+func FuzzFrontendsComeBackAsTheyWentIn(f *testing.F) {
+	f.Add([]byte{10, 0, 0, 1}, false, uint16(80), uint8(6), uint32(1), uint32(251), true)
+	f.Add([]byte{0x20, 1, 0xd, 0xb8}, true, uint16(0xff00), uint8(17), uint32(1<<31), uint32(0), false)
+	f.Add(bytes.Repeat([]byte{0xff}, 16), true, uint16(1), uint8(6), uint32(0), uint32(1<<32-1), false)
+	f.Fuzz(func(t *testing.T, addr []byte, v6 bool, port uint16, proto uint8, a, b uint32, local bool) {
+		front := Frontend{Addr: addrOf(addr, v6), Port: port, Proto: Proto(proto)}
+		key := toFrontendKey(front)
+		if got := fromFrontendKey(&key); got != front {
+			t.Errorf("frontend %v came back as %v", front, got)
+		}
+		svc := Service{ServicePort: ServicePortID(a ^ b), ExternalLocal: local,
+			Cluster: Table{Offset: a, Length: b}, Local: Table{Offset: b, Length: ^a}}
+		value := toFrontend(svc)
+		if got := fromFrontend(&value); got != svc {
+			t.Errorf("service %v came back as %v", svc, got)
+		}
+	})
+}
+
+func FuzzBackendsComeBackAsTheyWentIn(f *testing.F) {
+	f.Add([]byte{10, 0, 0, 1}, false, uint16(8080), uint8(1), true, uint32(1), uint32(2))
+	f.Add([]byte{0xfd, 0}, true, uint16(0x0102), uint8(3), false, uint32(1<<32-1), uint32(0))
+	f.Fuzz(func(t *testing.T, addr []byte, v6 bool, port uint16, state uint8, local bool, gen, sp uint32) {
+		want := Backend{Addr: netip.AddrPortFrom(addrOf(addr, v6), port), State: State(state),
+			Local: local, Generation: gen, ServicePort: ServicePortID(sp)}
+		value := toBackend(want)
+		if got := fromBackend(&value); got != want {
+			t.Errorf("backend %v came back as %v", want, got)
+		}
+	})
+}
+
+func FuzzFlowsComeBackAsTheyWentIn(f *testing.F) {
+	f.Add([]byte{10, 0, 0, 1}, []byte{10, 0, 0, 2}, []byte{192, 0, 2, 1}, false, uint16(4000), uint16(80), uint32(3), int64(5))
+	f.Add([]byte{0xfe, 0x80}, []byte{0xff}, []byte{0x20, 1}, true, uint16(1), uint16(0xff00), uint32(1<<32-1), int64(0))
+	f.Fuzz(func(t *testing.T, a, b, c []byte, v6 bool, sport, dport uint16, n uint32, since int64) {
+		key := FlowKey{Src: netip.AddrPortFrom(addrOf(a, v6), sport),
+			Dst: netip.AddrPortFrom(addrOf(b, v6), dport), Proto: Proto(n)}
+		want := Flow{Src: netip.AddrPortFrom(addrOf(c, v6), ^sport), Dst: key.Src, Backend: BackendID(n),
+			Generation: ^n, Seen: n * 3, Flags: FlowFlags(n >> 8), Since: time.Duration(since &^ (-1 << 63))}
+		k, half := toFlowKey(key), toHalfFlow(key, want)
+		if got := fromFlowKey(&k); got != key {
+			t.Errorf("flow key %v came back as %v", key, got)
+		}
+		if got := fromHalfFlow(&half); got != want {
+			t.Errorf("half-open flow %v came back as %v", want, got)
+		}
+		want.Since = 0
+		value := toFlow(key, want)
+		if got := fromFlow(&value); got != want {
+			t.Errorf("flow %v came back as %v", want, got)
+		}
+	})
+}
+
+func FuzzValidServicePortsComeBackAsTheyWentIn(f *testing.F) {
+	f.Add("default", "web", "http", uint8(6))
+	f.Add(strings.Repeat("n", 63), strings.Repeat("s", 63), "", uint8(17))
+	f.Add(strings.Repeat("n", 64), "a\x00b", "", uint8(17))
+	f.Fuzz(func(t *testing.T, namespace, service, port string, proto uint8) {
+		want := ServicePort{Namespace: namespace, Service: service, Port: port, Proto: Proto(proto)}
+		if want.Validate() != nil {
+			return
+		}
+		value := toServicePort(want)
+		if got := fromServicePort(&value); got != want {
+			t.Errorf("service port %v came back as %v", want, got)
+		}
+	})
+}
+
+func FuzzValidRuntimeValuesComeBackAsTheyWentIn(f *testing.F) {
+	f.Add([]byte{10, 0, 0, 1}, []byte{0x20, 1}, uint32(2), uint16(100), true)
+	f.Add([]byte{}, []byte{}, uint32(0), uint16(0), false)
+	f.Fuzz(func(t *testing.T, a, b []byte, lower uint32, vlan uint16, tx bool) {
+		want := Runtime{SNAT4: addrOf(a, false), SNAT6: addrOf(b, true)}
+		if len(a) == 0 {
+			want.SNAT4 = netip.Addr{}
+		}
+		if want.Validate() == nil {
+			value := toRuntime(want)
+			if got := fromRuntime(&value); got != want {
+				t.Errorf("runtime values %v came back as %v", want, got)
+			}
+		}
+		device := Device{Lower: lower, VLAN: vlan, XDPTx: tx}
+		value := toDevice(device)
+		if got := fromDevice(&value); got != device {
+			t.Errorf("device %v came back as %v", device, got)
+		}
+	})
+}
+
+// sum16 is an Internet checksum's sum over b, not complemented.
+func sum16(b ...[]byte) uint16 {
+	var sum uint64
+	for _, part := range b {
+		for i := 0; i < len(part); i += 2 {
+			sum += uint64(binary.NativeEndian.Uint16(part[i:]))
+		}
+	}
+	return fold(sum)
+}
+
+// equalSums compares in ones' complement, where 0 and 0xffff are the same.
+func equalSums(a, b uint16) bool { return a == b || a^b == 0xffff && (a == 0 || b == 0) }
+
+func FuzzTheChecksumDifferenceOfAFlowIsThatOfItsRewrite(f *testing.F) {
+	f.Add([]byte{10, 0, 0, 1}, []byte{10, 96, 0, 1}, []byte{10, 0, 1, 7}, false, uint16(4000), uint16(80), uint16(8080))
+	f.Add([]byte{0x20, 1, 0xd, 0xb8}, []byte{0xfd}, []byte{0xfd, 1}, true, uint16(0xffff), uint16(1), uint16(0))
+	f.Fuzz(func(t *testing.T, client, vip, pod []byte, v6 bool, cport, vport, pport uint16) {
+		key := FlowKey{Src: netip.AddrPortFrom(addrOf(client, v6), cport),
+			Dst: netip.AddrPortFrom(addrOf(vip, v6), vport), Proto: TCP}
+		flow := Flow{Src: key.Src, Dst: netip.AddrPortFrom(addrOf(pod, v6), pport)}
+		k, v := toFlowKey(key), toFlow(key, flow)
+		before, after := sum16(k.Src.B[:], k.Dst.B[:]), sum16(v.Src.B[:], v.Dst.B[:])
+		if got := fold(uint64(before) + uint64(v.CsumAddr)); !equalSums(got, after) {
+			t.Errorf("addresses: %#x + %#x is %#x, want %#x", before, v.CsumAddr, got, after)
+		}
+		before, after = fold(uint64(k.Sport)+uint64(k.Dport)), fold(uint64(v.Sport)+uint64(v.Dport))
+		if got := fold(uint64(before) + uint64(v.CsumPort)); !equalSums(got, after) {
+			t.Errorf("ports: %#x + %#x is %#x, want %#x", before, v.CsumPort, got, after)
+		}
+	})
+}
+
+func TestCountsAreSummedOverCPUs(t *testing.T) {
+	a := bpf.LayoutBackendCounts{Opened: 1, Closed: 2, Packets: 3, Bytes: 4, RxPackets: 5, RxBytes: 6}
+	a.Handshake[0], a.Handshake[LatencyBuckets-1] = 1<<32-1, 7
+	b := bpf.LayoutBackendCounts{Opened: 10, Closed: 20, Packets: 30, Bytes: 40, RxPackets: 50, RxBytes: 60}
+	b.Handshake[0] = 2
+	want := BackendCounts{Opened: 11, Closed: 22, Packets: 33, Bytes: 44, RxPackets: 55, RxBytes: 66}
+	want.Handshake[0], want.Handshake[LatencyBuckets-1] = 1<<32+1, 7
+	if diff := cmp.Diff(want, sumCounts([]bpf.LayoutBackendCounts{a, b})); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,160 @@
+package maps
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"io"
+	stdmaps "maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Reader is what Dump reads: a Set, or a fake.
+type Reader interface {
+	Contents() (Contents, error)
+	EachFlow(fn func(FlowKey, Flow) bool) error
+	EachHalfOpen(fn func(FlowKey, Flow) bool) error
+}
+
+// Dump writes what is in the maps, a line per entry, grouped by map and sorted
+// within. It shows no time and no count of packets: the same content is the
+// same text. Flows are kept in memory to be sorted.
+func Dump(w io.Writer, r Reader) error {
+	c, err := r.Contents()
+	if err != nil {
+		return fmt.Errorf("dump maps: %w", err)
+	}
+	flows, err := flowLines("flow", r.EachFlow)
+	if err != nil {
+		return fmt.Errorf("dump maps: %w", err)
+	}
+	half, err := flowLines("half-open", r.EachHalfOpen)
+	if err != nil {
+		return fmt.Errorf("dump maps: %w", err)
+	}
+	out := bufio.NewWriter(w)
+	for _, lines := range [][]string{
+		c.frontendLines(), c.servicePortLines(), c.backendLines(), c.tableLines(),
+		flows, half, c.runtimeLines(), c.deviceLines(),
+	} {
+		for _, line := range lines {
+			fmt.Fprintln(out, line)
+		}
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("dump maps: %w", err)
+	}
+	return nil
+}
+
+// sortedLines is a line for each entry of m, in the order of the keys.
+func sortedLines[K comparable, V any](m map[K]V, order func(a, b K) int, line func(K, V) string) []string {
+	var out []string
+	for _, k := range slices.SortedFunc(stdmaps.Keys(m), order) {
+		out = append(out, line(k, m[k]))
+	}
+	return out
+}
+
+func (c Contents) frontendLines() []string {
+	return sortedLines(c.Frontends, Frontend.Compare, func(f Frontend, s Service) string {
+		policy := "cluster"
+		if s.ExternalLocal {
+			policy = "local"
+		}
+		return fmt.Sprintf("frontend %s service=%s policy=%s cluster=%s local=%s",
+			f, c.name(s.ServicePort), policy, s.Cluster, s.Local)
+	})
+}
+
+// name is the name of a service port, "#7" if there is none for its id.
+func (c Contents) name(id ServicePortID) string {
+	if s, ok := c.ServicePorts[id]; ok {
+		return s.String()
+	}
+	return fmt.Sprintf("#%d", id)
+}
+
+func (c Contents) servicePortLines() []string {
+	return sortedLines(c.ServicePorts, cmp.Compare, func(id ServicePortID, s ServicePort) string {
+		return fmt.Sprintf("service-port %d %s", id, s)
+	})
+}
+
+func (c Contents) backendLines() []string {
+	return sortedLines(c.Backends, cmp.Compare, func(id BackendID, b Backend) string {
+		where := "remote"
+		if b.Local {
+			where = "local"
+		}
+		return fmt.Sprintf("backend %d %s state=%s %s gen=%d service=%s",
+			id, b.Addr, b.State, where, b.Generation, c.name(b.ServicePort))
+	})
+}
+
+func (c Contents) tableLines() []string {
+	order := func(a, b Table) int {
+		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Length, b.Length))
+	}
+	return sortedLines(c.Tables, order, func(t Table, slots []BackendID) string {
+		return "table " + t.String() + " " + shares(slots)
+	})
+}
+
+// shares lists how many of the slots each backend has.
+func shares(slots []BackendID) string {
+	count := make(map[BackendID]int)
+	for _, id := range slots {
+		count[id]++
+	}
+	return strings.Join(sortedLines(count, cmp.Compare, func(id BackendID, n int) string {
+		return fmt.Sprintf("%d:%d", id, n)
+	}), " ")
+}
+
+// flowLines is a line for each flow that each has, under the given word.
+func flowLines(word string, each func(func(FlowKey, Flow) bool) error) ([]string, error) {
+	flows := make(map[FlowKey]Flow)
+	err := each(func(k FlowKey, f Flow) bool {
+		flows[k] = f
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	return sortedLines(flows, compareFlowKeys, func(k FlowKey, f Flow) string {
+		return fmt.Sprintf("%s %s becomes %s > %s backend=%d gen=%d flags=%s",
+			word, k, f.Src, f.Dst, f.Backend, f.Generation, f.Flags)
+	}), nil
+}
+
+func compareFlowKeys(a, b FlowKey) int {
+	return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.Src.Compare(b.Src), a.Dst.Compare(b.Dst))
+}
+
+func (c Contents) runtimeLines() []string {
+	return []string{fmt.Sprintf("runtime snat4=%s snat6=%s",
+		orDash(c.Runtime.SNAT4), orDash(c.Runtime.SNAT6))}
+}
+
+func orDash(a netip.Addr) string {
+	if !a.IsValid() {
+		return "-"
+	}
+	return a.String()
+}
+
+func (c Contents) deviceLines() []string {
+	return sortedLines(c.Devices, cmp.Compare, func(ifindex uint32, d Device) string {
+		line := fmt.Sprintf("device %d", ifindex)
+		if d.Lower != 0 || d.VLAN != 0 {
+			line += fmt.Sprintf(" lower=%d vlan=%d", d.Lower, d.VLAN)
+		}
+		if d.XDPTx {
+			line += " xdp-tx"
+		}
+		return line
+	})
+}

@@ -1,0 +1,138 @@
+// Package mapstest is a set of maps in memory, for tests of what writes and
+// reads maps. It knows what the kernel and package maps refuse, and fails when
+// told to. It deliberately knows no byte layout, counters or programs: what
+// those do is tested with real maps.
+package mapstest
+
+import (
+	"sync"
+
+	"github.com/ebb-lb/ebb/maps"
+)
+
+// MaxDevices is how many devices a Fake has room for, as the real map.
+const MaxDevices = 1024
+
+// Fake has the accessors of maps.Set. It is safe for concurrent use. A write
+// either happens as a whole or fails and changes nothing.
+type Fake struct {
+	mu           sync.Mutex
+	frontends    *hash[maps.Frontend, maps.Service]
+	servicePorts *hash[maps.ServicePortID, maps.ServicePort]
+	devices      *hash[uint32, maps.Device]
+	backends     []maps.Backend
+	slots        []maps.BackendID
+	runtime      maps.Runtime
+	flows        *lru
+	halfOpen     *lru
+	writes       uint64
+	faults       faults
+}
+
+// New makes empty maps of the given sizes.
+func New(sizes maps.Sizes) *Fake {
+	return &Fake{
+		frontends:    newHash[maps.Frontend, maps.Service](sizes.Frontends),
+		servicePorts: newHash[maps.ServicePortID, maps.ServicePort](sizes.ServicePorts),
+		devices:      newHash[uint32, maps.Device](MaxDevices),
+		backends:     make([]maps.Backend, sizes.Backends),
+		slots:        make([]maps.BackendID, sizes.Slots),
+		flows:        newLRU(sizes.Flows),
+		halfOpen:     newLRU(sizes.HalfOpen),
+	}
+}
+
+// Writes counts as maps.Set.Writes does.
+func (f *Fake) Writes() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.writes
+}
+
+// write runs a change under the lock unless a fault is due. change reports
+// whether it changed anything.
+func (f *Fake) write(change func() (bool, error)) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.faults.next(); err != nil {
+		return err
+	}
+	changed, err := change()
+	if changed {
+		f.writes++
+	}
+	return err
+}
+
+// Frontends stands for maps.Set.Frontends.
+func (f *Fake) Frontends() Frontends { return Frontends{f} }
+
+// ServicePorts stands for maps.Set.ServicePorts.
+func (f *Fake) ServicePorts() ServicePorts { return ServicePorts{f} }
+
+// Backends stands for maps.Set.Backends.
+func (f *Fake) Backends() Backends { return Backends{f} }
+
+// Slots stands for maps.Set.Slots.
+func (f *Fake) Slots() Slots { return Slots{f} }
+
+// Flows stands for maps.Set.Flows.
+func (f *Fake) Flows() Flows { return Flows{f: f, l: f.flows, name: "flow"} }
+
+// HalfOpen stands for maps.Set.HalfOpen.
+func (f *Fake) HalfOpen() Flows {
+	return Flows{f: f, l: f.halfOpen, name: "half-open flow", half: true}
+}
+
+// Runtime stands for maps.Set.Runtime.
+func (f *Fake) Runtime() RuntimeValues { return RuntimeValues{f} }
+
+// Devices stands for maps.Set.Devices.
+func (f *Fake) Devices() Devices { return Devices{f} }
+
+// EachFlow stands for maps.Set.EachFlow.
+func (f *Fake) EachFlow(fn func(maps.FlowKey, maps.Flow) bool) error { return f.Flows().Each(fn) }
+
+// EachHalfOpen stands for maps.Set.EachHalfOpen.
+func (f *Fake) EachHalfOpen(fn func(maps.FlowKey, maps.Flow) bool) error {
+	return f.HalfOpen().Each(fn)
+}
+
+// Contents stands for maps.Set.Contents.
+func (f *Fake) Contents() (maps.Contents, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := maps.Contents{
+		Frontends:    f.frontends.all(),
+		ServicePorts: f.servicePorts.all(),
+		Backends:     f.usedBackends(),
+		Runtime:      f.runtime,
+		Devices:      f.devices.all(),
+	}
+	var err error
+	if c.Tables, err = maps.ReadTables(c.Frontends, f.readTable); err != nil {
+		return maps.Contents{}, err
+	}
+	return c, nil
+}
+
+func (f *Fake) usedBackends() map[maps.BackendID]maps.Backend {
+	out := make(map[maps.BackendID]maps.Backend)
+	for id, b := range f.backends {
+		if b.State != maps.Free {
+			out[maps.BackendID(id)] = b
+		}
+	}
+	return out
+}
+
+func (f *Fake) region(t maps.Table) []maps.BackendID {
+	return f.slots[t.Offset : uint64(t.Offset)+uint64(t.Length)]
+}
+
+func (f *Fake) readTable(t maps.Table) ([]maps.BackendID, error) {
+	if err := t.Check(int(t.Length), uint32(len(f.slots))); err != nil {
+		return nil, wrap(err, "read table %s", t)
+	}
+	return append([]maps.BackendID{}, f.region(t)...), nil
+}

@@ -1,0 +1,224 @@
+// Package maps is typed access to ebb's BPF maps: Go values in, Go values out.
+// It knows layouts, byte order and padding. It deliberately knows no policy, no
+// Kubernetes object and nothing about programs or devices.
+package maps
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Proto is an IP protocol number (IANA "Protocol Numbers").
+type Proto uint8
+
+// The protocols ebb balances.
+const (
+	TCP Proto = 6
+	UDP Proto = 17
+)
+
+// String returns the name Kubernetes uses: "TCP", "UDP".
+func (p Proto) String() string {
+	switch p {
+	case TCP:
+		return "TCP"
+	case UDP:
+		return "UDP"
+	}
+	return fmt.Sprintf("protocol(%d)", uint8(p))
+}
+
+// ServicePortID identifies a service port in the maps. It is stable over restarts.
+type ServicePortID uint32
+
+// BackendID is an index into the backends map.
+type BackendID uint32
+
+// Frontend is what clients dial. Addr is never a v4-mapped IPv6 address.
+type Frontend struct {
+	Addr  netip.Addr
+	Port  uint16
+	Proto Proto
+}
+
+// String formats f as "10.0.0.1:80/TCP".
+func (f Frontend) String() string {
+	return netip.AddrPortFrom(f.Addr, f.Port).String() + "/" + f.Proto.String()
+}
+
+// Compare orders frontends by address, port, protocol.
+func (f Frontend) Compare(g Frontend) int {
+	if c := netip.AddrPortFrom(f.Addr, f.Port).Compare(netip.AddrPortFrom(g.Addr, g.Port)); c != 0 {
+		return c
+	}
+	return int(f.Proto) - int(g.Proto)
+}
+
+// Table is a region of the slots map. The zero Table has no candidates.
+type Table struct {
+	Offset uint32
+	Length uint32
+}
+
+// Service is what a frontend points at.
+type Service struct {
+	ServicePort ServicePortID
+	// ExternalLocal makes clients outside the cluster use the Local table.
+	ExternalLocal bool
+	// Cluster and Local are the lookup tables of the two traffic policies
+	// (Kubernetes internalTrafficPolicy, externalTrafficPolicy).
+	Cluster, Local Table
+}
+
+// ServicePort is the name behind a ServicePortID. Each part has at most 63
+// bytes; Port may be empty (an unnamed port).
+type ServicePort struct {
+	Namespace string
+	Service   string
+	Port      string
+	Proto     Proto
+}
+
+// String formats s as "namespace/service:port/TCP".
+func (s ServicePort) String() string {
+	return s.Namespace + "/" + s.Service + ":" + s.Port + "/" + s.Proto.String()
+}
+
+// State is where a backend is in its life.
+type State uint8
+
+// The states of a backend. Free entries never leave package maps.
+const (
+	Free     State = 0
+	Active   State = 1 // takes new and established flows
+	Draining State = 2 // established flows; new ones only if a table names it
+	Gone     State = 3 // left the slices; the entry stays until its index is reused
+)
+
+// String returns the state in lower case.
+func (s State) String() string {
+	switch s {
+	case Free:
+		return "free"
+	case Active:
+		return "active"
+	case Draining:
+		return "draining"
+	case Gone:
+		return "gone"
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// Backend is a pod's address as the endpoint of one service port.
+type Backend struct {
+	Addr  netip.AddrPort
+	State State
+	// Local means it runs on this node: its packets keep the client's address.
+	Local bool
+	// Generation changes each time the index is given to another backend; a
+	// flow with another generation belongs to a backend that is gone.
+	Generation  uint32
+	ServicePort ServicePortID
+}
+
+// FlowKey is the tuple of a packet as it is on the wire.
+type FlowKey struct {
+	Src, Dst netip.AddrPort
+	Proto    Proto
+}
+
+// String formats k as "TCP 192.0.2.1:4000 > 10.0.0.1:80".
+func (k FlowKey) String() string {
+	return k.Proto.String() + " " + k.Src.String() + " > " + k.Dst.String()
+}
+
+// FlowFlags are the bits of Flow.Flags (enum flow_flag in bpf/types.h).
+type FlowFlags uint32
+
+// Bits of a flow. Each connection has two entries, one per direction.
+const (
+	FlowReverse FlowFlags = 1 << 0 // from the backend to the client
+	FlowRemote  FlowFlags = 1 << 1 // routed by ebb itself, source rewritten
+	FlowFIN     FlowFlags = 1 << 2 // FIN seen in this entry's direction
+	FlowPeerFIN FlowFlags = 1 << 3 // FIN seen in the other direction
+	FlowRST     FlowFlags = 1 << 4
+	FlowPeerRST FlowFlags = 1 << 5
+	FlowClosed  FlowFlags = 1 << 6 // counted as closed; forward entry only
+	FlowReplied FlowFlags = 1 << 7 // UDP: answered; reverse entry only
+)
+
+// Flow is one direction of a connection: what its packets become.
+type Flow struct {
+	// Src and Dst are what a packet carries after translation.
+	Src, Dst   netip.AddrPort
+	Backend    BackendID
+	Generation uint32
+	// Seen is the tick (see Clock) of the last packet in this direction.
+	Seen  uint32
+	Flags FlowFlags
+	// Since is the monotonic time of the SYN; half-open flows only.
+	Since time.Duration
+}
+
+// Closed reports whether the connection has ended: a valid RST, or FIN in
+// both directions.
+func (f Flow) Closed() bool {
+	if f.Flags&(FlowRST|FlowPeerRST) != 0 {
+		return true
+	}
+	return f.Flags&FlowFIN != 0 && f.Flags&FlowPeerFIN != 0
+}
+
+// LatencyBuckets is the number of buckets of a handshake histogram: bucket i
+// counts [2^i, 2^(i+1)) microseconds, the last one everything above.
+const LatencyBuckets = 20
+
+// BackendCounts is what one backend has done since its index was first used,
+// summed over CPUs. Bytes are layer 3. Rx is from the backend.
+type BackendCounts struct {
+	Opened, Closed     uint64
+	Packets, Bytes     uint64
+	RxPackets, RxBytes uint64
+	Handshake          [LatencyBuckets]uint64
+}
+
+// Runtime is the few values that change while programs run. An invalid
+// address means the family is not available.
+type Runtime struct {
+	SNAT4, SNAT6 netip.Addr
+}
+
+// Device is how XDP may leave by a device.
+type Device struct {
+	// Lower is the ifindex below a VLAN device, VLAN its tag; else 0.
+	Lower uint32
+	VLAN  uint16
+	// XDPTx: XDP may send through it (through Lower, where there is one).
+	XDPTx bool
+}
+
+// Hook is where a program is attached.
+type Hook uint8
+
+// The hooks, in the order of their counters.
+const (
+	HookXDP Hook = iota
+	HookTCIngress
+	HookTCEgress
+	HookCount
+)
+
+// String returns the hook as metrics and tables show it.
+func (h Hook) String() string {
+	switch h {
+	case HookXDP:
+		return "xdp"
+	case HookTCIngress:
+		return "tc-ingress"
+	case HookTCEgress:
+		return "tc-egress"
+	}
+	return fmt.Sprintf("hook(%d)", uint8(h))
+}

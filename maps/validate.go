@@ -1,0 +1,142 @@
+package maps
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// What Validate refuses would be changed on its way into the maps and back, or
+// could match no packet. Everything that writes calls it first.
+
+// maxName is the longest part of a ServicePort in bytes: one less than its
+// field, so that a name always ends with NUL.
+const maxName = 63
+
+// maxVLAN is the highest tag a frame may have.
+const maxVLAN = 4094
+
+// Validate reports why f cannot be an entry.
+func (f Frontend) Validate() error {
+	if err := checkAddr(f.Addr); err != nil {
+		return err
+	}
+	if f.Port == 0 {
+		return errors.New("port 0")
+	}
+	return f.Proto.check()
+}
+
+// Validate reports why s cannot be an entry.
+func (s ServicePort) Validate() error {
+	for _, name := range []string{s.Namespace, s.Service, s.Port} {
+		if len(name) > maxName {
+			return fmt.Errorf("name %q has %d bytes, more than %d", name, len(name), maxName)
+		}
+		if strings.IndexByte(name, 0) >= 0 {
+			return fmt.Errorf("name %q has a NUL", name)
+		}
+	}
+	return s.Proto.check()
+}
+
+// Validate reports why b cannot be an entry. A Free backend needs no address.
+func (b Backend) Validate() error {
+	if b.State > Gone {
+		return fmt.Errorf("unknown %s", b.State)
+	}
+	if b.State == Free && !b.Addr.Addr().IsValid() {
+		return nil
+	}
+	if err := checkAddr(b.Addr.Addr()); err != nil {
+		return err
+	}
+	if b.Addr.Port() == 0 {
+		return errors.New("port 0")
+	}
+	return nil
+}
+
+// Within reports an error unless id is an index into a map of that many
+// backends.
+func (id BackendID) Within(capacity uint32) error {
+	if uint32(id) >= capacity {
+		return fmt.Errorf("index is not below the capacity of %d backends", capacity)
+	}
+	return nil
+}
+
+// String formats t as "offset+length", and a table without candidates as "-".
+func (t Table) String() string {
+	if t.Length == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d+%d", t.Offset, t.Length)
+}
+
+// Check reports why t cannot be a region of slots, or cannot hold n of them.
+func (t Table) Check(n int, capacity uint32) error {
+	if n < 0 || uint64(n) != uint64(t.Length) {
+		return fmt.Errorf("%d slots given for a table of %d", n, t.Length)
+	}
+	if end := uint64(t.Offset) + uint64(t.Length); end > uint64(capacity) {
+		return fmt.Errorf("ends at %d, beyond the capacity of %d slots", end, capacity)
+	}
+	return nil
+}
+
+// Validate reports why k cannot be the key of a flow.
+func (k FlowKey) Validate() error {
+	return errors.Join(checkAddr(k.Src.Addr()), checkAddr(k.Dst.Addr()))
+}
+
+// Validate reports why f cannot be an entry.
+func (f Flow) Validate() error {
+	if f.Since < 0 {
+		return fmt.Errorf("begun at %s", f.Since)
+	}
+	return errors.Join(checkAddr(f.Src.Addr()), checkAddr(f.Dst.Addr()))
+}
+
+// Validate reports why r cannot be an entry.
+func (r Runtime) Validate() error {
+	if r.SNAT4.IsValid() && (!r.SNAT4.Is4() || r.SNAT4.IsUnspecified()) {
+		return fmt.Errorf("snat4 %s is not the address of an IPv4 node", r.SNAT4)
+	}
+	if !r.SNAT6.IsValid() {
+		return nil
+	}
+	if !r.SNAT6.Is6() || r.SNAT6.IsUnspecified() || r.SNAT6.Is4In6() || r.SNAT6.Zone() != "" {
+		return fmt.Errorf("snat6 %s is not the address of an IPv6 node", r.SNAT6)
+	}
+	return nil
+}
+
+// Validate reports why d cannot be an entry.
+func (d Device) Validate() error {
+	if d.VLAN > maxVLAN {
+		return fmt.Errorf("VLAN tag %d is above %d", d.VLAN, maxVLAN)
+	}
+	return nil
+}
+
+func (p Proto) check() error {
+	if p != TCP && p != UDP {
+		return fmt.Errorf("%s is not balanced", p)
+	}
+	return nil
+}
+
+// checkAddr refuses what would not come back from a map as it went in.
+func checkAddr(a netip.Addr) error {
+	switch {
+	case !a.IsValid():
+		return errors.New("no address")
+	case a.Is4In6():
+		return fmt.Errorf("address %s is v4-mapped", a)
+	case a.Zone() != "":
+		return fmt.Errorf("address %s has a zone", a)
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+package maps
+
+import "fmt"
+
+// Verdict is why a packet left ebb the way it did (enum verdict in
+// bpf/types.h). Values are ABI: they are counter indexes.
+type Verdict uint8
+
+// The verdicts, in the order of their counters.
+const (
+	VerdictNone Verdict = iota // never counted
+
+	// Passed untouched.
+	VerdictNotIP
+	VerdictNotL4     // a protocol ebb does not balance
+	VerdictMalformed // truncated or contradictory headers
+	VerdictFragment
+	VerdictExtHeaders // IPv6 extension headers beyond what is parsed
+	VerdictNotService
+	VerdictLeftToTC // XDP cannot finish it; TC on the same device will
+
+	// Translated.
+	VerdictToLocal     // to a backend on this node
+	VerdictToRemote    // to a backend on another node
+	VerdictReplyLocal  // from a backend on this node to its client
+	VerdictReplyRemote // from a backend on another node to its client
+
+	// Dropped.
+	VerdictNoBackend     // frontend without candidates
+	VerdictNoFlow        // TCP in the middle of a connection nobody knows
+	VerdictSNATExhausted // no source port left towards this backend
+	VerdictFlowConflict  // the other half's tuple belongs to another flow now
+	VerdictMapFull       // a flow entry could not be written
+	VerdictNoRoute
+	VerdictTTLExpired    // answered with ICMP time exceeded
+	VerdictTooBig        // answered with ICMP fragmentation needed or packet too big
+	VerdictRewriteFailed // the kernel refused to change the packet
+
+	// VerdictCount is the number of verdicts with a name.
+	VerdictCount
+	// VerdictMax is the number of counters per hook.
+	VerdictMax Verdict = 64
+)
+
+// verdictNames are indexed by verdict.
+var verdictNames = [VerdictCount]string{
+	VerdictNone:          "none",
+	VerdictNotIP:         "not-ip",
+	VerdictNotL4:         "not-l4",
+	VerdictMalformed:     "malformed",
+	VerdictFragment:      "fragment",
+	VerdictExtHeaders:    "ext-headers",
+	VerdictNotService:    "not-service",
+	VerdictLeftToTC:      "left-to-tc",
+	VerdictToLocal:       "to-local",
+	VerdictToRemote:      "to-remote",
+	VerdictReplyLocal:    "reply-local",
+	VerdictReplyRemote:   "reply-remote",
+	VerdictNoBackend:     "no-backend",
+	VerdictNoFlow:        "no-flow",
+	VerdictSNATExhausted: "snat-exhausted",
+	VerdictFlowConflict:  "flow-conflict",
+	VerdictMapFull:       "map-full",
+	VerdictNoRoute:       "no-route",
+	VerdictTTLExpired:    "ttl-expired",
+	VerdictTooBig:        "too-big",
+	VerdictRewriteFailed: "rewrite-failed",
+}
+
+// String returns the verdict as metrics and tables show it, such as
+// "to-local"; "verdict(40)" for one of a newer datapath.
+func (v Verdict) String() string {
+	if v < VerdictCount {
+		return verdictNames[v]
+	}
+	return fmt.Sprintf("verdict(%d)", uint8(v))
+}
+
+// known reports whether v has a name and is counted.
+func (v Verdict) known() bool { return v > VerdictNone && v < VerdictCount }
