@@ -1,0 +1,277 @@
+package loader
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+
+	"github.com/ebb-lb/ebb/maps"
+)
+
+// Attachment is one program on one device.
+type Attachment struct {
+	Device  string
+	Ifindex int
+	Hook    maps.Hook
+	// Mode is "tcx", "clsact", "native" or "generic".
+	Mode string
+	// ProgramID is the kernel's id of the program.
+	ProgramID uint32
+}
+
+// The modes of an attachment.
+const (
+	modeTCX     = "tcx"
+	modeClsact  = "clsact"
+	modeNative  = "native"
+	modeGeneric = "generic"
+)
+
+// spot is where a program can be. Devices are told apart by ifindex: names move.
+type spot struct {
+	ifindex int
+	hook    maps.Hook
+}
+
+// attachment is a program that sits on a device and outlives the process.
+type attachment interface {
+	// describe says what it is, without asking the kernel.
+	describe() Attachment
+	// program asks the kernel which program runs there; false if the attachment
+	// or its device is gone.
+	program() (ebpf.ProgramID, bool, error)
+	// replace puts p in place of the program, atomically.
+	replace(p *ebpf.Program) error
+	// rename follows a device that got another name.
+	rename(device string) error
+	// detach takes it off the device. A device or attachment that is already
+	// gone is not an error.
+	detach() error
+	// close releases what the process holds; the program stays where it is.
+	close() error
+}
+
+// hookOrder is the order in which a device gets its programs: what translates
+// replies back is there before anything translates forward. Detaching goes the
+// other way.
+var hookOrder = []maps.Hook{maps.HookTCEgress, maps.HookTCIngress, maps.HookXDP}
+
+// Attacher keeps programs on devices. Everything it attaches outlives it: links
+// are pinned, filters belong to their device. It is safe for concurrent use. The
+// owner closes it.
+type Attacher struct {
+	programs *Programs
+	dir      string
+	mode     XDPMode
+	log      *slog.Logger
+
+	physical func(device string) bool // is there hardware below it
+	noTCX    bool                     // use clsact even where there is tcx
+
+	mu       sync.Mutex
+	adopted  bool
+	attached map[spot]attachment
+	refused  map[int]bool // ifindexes whose driver refused native XDP
+	missing  map[string]bool
+	unserved error // why the last Sync left devices without programs
+}
+
+// NewAttacher returns an Attacher that pins links in pinDir (see [LinksDir]) and
+// attaches nothing yet. The programs stay the caller's and must live as long as
+// the Attacher is used; they may be nil if only DetachAll is called.
+func NewAttacher(programs *Programs, pinDir string, mode XDPMode, log *slog.Logger) *Attacher {
+	return &Attacher{
+		programs: programs,
+		dir:      pinDir,
+		mode:     mode,
+		log:      log,
+		physical: hasHardware,
+		attached: make(map[spot]attachment),
+		refused:  make(map[int]bool),
+		missing:  make(map[string]bool),
+	}
+}
+
+// Sync brings the devices named in uplinks, and no others, to the wanted state:
+// TC ingress and egress on each, XDP as the mode says, all of them this
+// Attacher's programs. What an earlier agent left is taken over by replacing its
+// program, without a gap. A device that does not exist is logged once and gets
+// its programs in the Sync after it appeared. Sync is idempotent; the error joins
+// the failures of single devices, the others are served nevertheless.
+func (a *Attacher) Sync(uplinks []string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unserved = a.sync(uplinks)
+	return a.unserved
+}
+
+func (a *Attacher) sync(uplinks []string) error {
+	if err := a.adopt(); err != nil {
+		return err
+	}
+	devices, err := a.resolve(uplinks)
+	if err != nil {
+		return err
+	}
+	errs := []error{a.dropAllBut(devices), a.followRenames(devices)}
+	for _, dev := range devices {
+		errs = append(errs, a.syncDevice(dev))
+	}
+	return errors.Join(errs...)
+}
+
+// resolve returns the devices that exist, by ifindex.
+func (a *Attacher) resolve(names []string) ([]netlink.Link, error) {
+	var devices []netlink.Link
+	missing := make(map[string]bool)
+	for _, name := range names {
+		dev, err := netlink.LinkByName(name)
+		if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
+			missing[name] = true
+			if !a.missing[name] {
+				a.log.Warn("uplink does not exist, will attach when it appears", "device", name)
+			}
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look up device %s: %w", name, err)
+		}
+		devices = append(devices, dev)
+	}
+	a.missing = missing
+	byIndex := func(x, y netlink.Link) int { return cmp.Compare(x.Attrs().Index, y.Attrs().Index) }
+	slices.SortFunc(devices, byIndex)
+	same := func(x, y netlink.Link) bool { return byIndex(x, y) == 0 }
+	return slices.CompactFunc(devices, same), nil
+}
+
+// dropAllBut detaches from every device but the given ones.
+func (a *Attacher) dropAllBut(devices []netlink.Link) error {
+	keep := make(map[int]bool)
+	for _, dev := range devices {
+		keep[dev.Attrs().Index] = true
+	}
+	var errs []error
+	for _, s := range a.spots() {
+		if !keep[s.ifindex] {
+			errs = append(errs, a.drop(s))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// followRenames gives pins the names their devices have now. All of them are
+// moved out of the way first, so that devices may have swapped names.
+func (a *Attacher) followRenames(devices []netlink.Link) error {
+	renamed := make(map[attachment]string)
+	for _, dev := range devices {
+		for _, hook := range hookOrder {
+			at, ok := a.attached[spot{dev.Attrs().Index, hook}]
+			if ok && at.describe().Device != dev.Attrs().Name {
+				renamed[at] = dev.Attrs().Name
+			}
+		}
+	}
+	var errs []error
+	for at := range renamed {
+		// No device name contains a colon.
+		errs = append(errs, at.rename(fmt.Sprintf(":%d", at.describe().Ifindex)))
+	}
+	for at, name := range renamed {
+		errs = append(errs, at.rename(name))
+		a.log.Info("device was renamed", "device", name, "ifindex", at.describe().Ifindex)
+	}
+	return errors.Join(errs...)
+}
+
+// spots returns where programs are, in the order in which to detach them.
+func (a *Attacher) spots() []spot {
+	spots := make([]spot, 0, len(a.attached))
+	for s := range a.attached {
+		spots = append(spots, s)
+	}
+	slices.SortFunc(spots, func(x, y spot) int {
+		return cmp.Or(cmp.Compare(x.ifindex, y.ifindex),
+			cmp.Compare(slices.Index(hookOrder, y.hook), slices.Index(hookOrder, x.hook)))
+	})
+	return spots
+}
+
+// drop detaches what is at s and forgets it.
+func (a *Attacher) drop(s spot) error {
+	at := a.attached[s]
+	what := at.describe()
+	if err := at.detach(); err != nil {
+		return fmt.Errorf("detach %s from %s: %w", what.Hook, what.Device, err)
+	}
+	delete(a.attached, s)
+	a.log.Info("detached", "device", what.Device, "ifindex", what.Ifindex, "hook", what.Hook.String(), "mode", what.Mode)
+	return at.close()
+}
+
+// Status returns what is attached, ordered by device and hook, as of the last
+// Sync. It does not ask the kernel; Verify does.
+func (a *Attacher) Status() []Attachment {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := make([]Attachment, 0, len(a.attached))
+	for _, at := range a.attached {
+		list = append(list, at.describe())
+	}
+	slices.SortFunc(list, func(x, y Attachment) int {
+		return cmp.Or(cmp.Compare(x.Device, y.Device), cmp.Compare(x.Hook, y.Hook))
+	})
+	return list
+}
+
+// Verify asks the kernel whether every attachment is still there and runs the
+// program it should. The error names each that does not, and includes what the
+// last Sync could not attach.
+func (a *Attacher) Verify() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	errs := []error{a.unserved}
+	for _, s := range a.spots() {
+		errs = append(errs, a.verify(a.attached[s]))
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Attacher) verify(at attachment) error {
+	want := at.describe()
+	id, present, err := at.program()
+	switch {
+	case err != nil:
+		return fmt.Errorf("verify %s on %s: %w", want.Hook, want.Device, err)
+	case !present:
+		return fmt.Errorf("verify %s on %s: no longer attached", want.Hook, want.Device)
+	case uint32(id) != want.ProgramID:
+		return fmt.Errorf("verify %s on %s: program %d runs instead of %d", want.Hook, want.Device, id, want.ProgramID)
+	}
+	return nil
+}
+
+// DetachAll takes every program of ebb off every device and removes the pins,
+// also those an earlier agent left. Programs of others stay.
+func (a *Attacher) DetachAll() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.adopt(); err != nil {
+		return err
+	}
+	a.unserved = nil
+	return a.dropAllBut(nil)
+}
+
+// Close releases what the process holds. Everything attached stays attached.
+func (a *Attacher) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.forget()
+}

@@ -1,0 +1,113 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// XDPMode says on which uplinks the XDP program runs. TC programs run on every
+// uplink whatever the mode: they are complete, XDP only accelerates.
+type XDPMode uint8
+
+// The XDP modes.
+const (
+	// XDPAuto takes native XDP on physical devices whose driver accepts it.
+	XDPAuto XDPMode = iota
+	// XDPNative wants native XDP on every uplink; a refusal is an error.
+	XDPNative
+	// XDPGeneric runs the program in the kernel's generic (SKB) mode.
+	XDPGeneric
+	// XDPOff runs no XDP program.
+	XDPOff
+)
+
+// xdpModeNames returns the names of the modes, by mode.
+func xdpModeNames() []string {
+	return []string{XDPAuto: "auto", XDPNative: "native", XDPGeneric: "generic", XDPOff: "off"}
+}
+
+// String returns the mode as the flag --xdp takes it.
+func (m XDPMode) String() string {
+	if names := xdpModeNames(); int(m) < len(names) {
+		return names[m]
+	}
+	return fmt.Sprintf("xdpmode(%d)", uint8(m))
+}
+
+// ParseXDPMode is the inverse of String.
+func ParseXDPMode(s string) (XDPMode, error) {
+	for m, name := range xdpModeNames() {
+		if s == name {
+			return XDPMode(m), nil
+		}
+	}
+	return 0, fmt.Errorf("xdp mode %q: must be auto, native, generic or off", s)
+}
+
+// Config is what is fixed in the programs when they are loaded.
+type Config struct {
+	// XDP: with XDPOff the XDP program is not loaded at all.
+	XDP XDPMode
+	// SNATMin and SNATMax bound the source ports of flows sent to other nodes,
+	// both included. They must not overlap the host's ephemeral ports.
+	SNATMin, SNATMax uint16
+	// DropUnknownFlows drops TCP in the middle of a connection nobody knows
+	// and that would have to be sent to another node; else it passes untouched.
+	DropUnknownFlows bool
+}
+
+// validate reports every setting the programs could not work with.
+func (c Config) validate() error {
+	var errs []error
+	if c.SNATMin == 0 {
+		errs = append(errs, errors.New("first SNAT port is 0"))
+	}
+	if c.SNATMin > c.SNATMax {
+		errs = append(errs, fmt.Errorf("SNAT ports %d-%d: the range is empty", c.SNATMin, c.SNATMax))
+	}
+	if int(c.XDP) >= len(xdpModeNames()) {
+		errs = append(errs, fmt.Errorf("unknown XDP mode %s", c.XDP))
+	}
+	return errors.Join(errs...)
+}
+
+// variable is one cfg_* constant of the programs.
+type variable struct {
+	name  string
+	value any
+}
+
+// variables returns the settings as bpf/config.h names and types them.
+func (c Config) variables(tickShift uint32) []variable {
+	return []variable{
+		{"cfg_tick_shift", tickShift},
+		{"cfg_snat_min", c.SNATMin},
+		{"cfg_snat_max", c.SNATMax},
+		{"cfg_unknown_flow_drop", flag(c.DropUnknownFlows)},
+		{"cfg_xdp_generic", flag(c.XDP == XDPGeneric)},
+	}
+}
+
+func flag(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// setVariables writes vars into spec. A variable the object does not have is an
+// error: agent and object do not belong together.
+func setVariables(spec *ebpf.CollectionSpec, vars []variable) error {
+	for _, v := range vars {
+		target, ok := spec.Variables[v.name]
+		if !ok {
+			return fmt.Errorf("set %s: the object has no such variable", v.name)
+		}
+		if err := target.Set(v.value); err != nil {
+			return fmt.Errorf("set %s: %w", v.name, err)
+		}
+	}
+	return nil
+}

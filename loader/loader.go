@@ -1,0 +1,154 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/ebb-lb/ebb/bpf"
+	"github.com/ebb-lb/ebb/maps"
+)
+
+// Names of the programs in the objects.
+const (
+	programXDP       = "ebb_xdp"
+	programTCIngress = "ebb_tc_ingress"
+	programTCEgress  = "ebb_tc_egress"
+	programClock     = "ebb_clock"
+)
+
+// Programs are loaded programs, attached to nothing. The owner closes them;
+// what an [Attacher] attached stays attached after that.
+type Programs struct {
+	// XDP is nil if the configuration switched XDP off.
+	XDP                 *ebpf.Program
+	TCIngress, TCEgress *ebpf.Program
+}
+
+// Load puts the programs into the kernel, working on the maps of set, which
+// stay the caller's. A rejection by the verifier is wrapped as
+// *[ebpf.VerifierError].
+func Load(cfg Config, set *maps.Set) (*Programs, error) {
+	return load(cfg, set.Replacements())
+}
+
+func load(cfg Config, replacements map[string]*ebpf.Map) (*Programs, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("load programs: %w", err)
+	}
+	hz, err := KernelHZ()
+	if err != nil {
+		return nil, fmt.Errorf("load programs: %w", err)
+	}
+	l := objectLoader{vars: cfg.variables(TickShift(hz)), maps: replacements}
+	var p Programs
+	err = l.object("tc", bpf.LoadTC, map[string]**ebpf.Program{
+		programTCIngress: &p.TCIngress,
+		programTCEgress:  &p.TCEgress,
+	})
+	if err == nil && cfg.XDP != XDPOff {
+		err = l.object("xdp", bpf.LoadXDP, map[string]**ebpf.Program{programXDP: &p.XDP})
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return &p, nil
+}
+
+// Close releases the programs. Those that are attached keep running.
+func (p *Programs) Close() error {
+	var errs []error
+	for _, prog := range []*ebpf.Program{p.XDP, p.TCIngress, p.TCEgress} {
+		if prog != nil {
+			errs = append(errs, prog.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// program returns the program for hook; nil if it is not loaded.
+func (p *Programs) program(hook maps.Hook) *ebpf.Program {
+	switch hook {
+	case maps.HookXDP:
+		return p.XDP
+	case maps.HookTCIngress:
+		return p.TCIngress
+	case maps.HookTCEgress:
+		return p.TCEgress
+	}
+	return nil
+}
+
+// objectLoader loads objects with the same settings and the same maps.
+type objectLoader struct {
+	vars []variable
+	maps map[string]*ebpf.Map
+}
+
+// object loads the object called name and hands out the wanted programs.
+func (l objectLoader) object(name string, open func() (*ebpf.CollectionSpec, error), want map[string]**ebpf.Program) error {
+	spec, err := open()
+	if err != nil {
+		return fmt.Errorf("load object %s: %w", name, err)
+	}
+	if err := setVariables(spec, l.vars); err != nil {
+		return fmt.Errorf("load object %s: %w", name, err)
+	}
+	if err := adaptPrograms(spec); err != nil {
+		return fmt.Errorf("load object %s: %w", name, err)
+	}
+	if err := newPrograms(spec, l.maps, want); err != nil {
+		return fmt.Errorf("load object %s: %w", name, err)
+	}
+	return nil
+}
+
+// adaptPrograms makes spec loadable wherever its programs can run. TC programs
+// lose their attach type: kernels without tcx refuse it, kernels with tcx do
+// not ask for it, so one program serves tcx and clsact. XDP programs lose the
+// frags flag where the kernel does not know it; jumbo frames then need TC.
+func adaptPrograms(spec *ebpf.CollectionSpec) error {
+	for _, p := range spec.Programs {
+		switch {
+		case p.Type == ebpf.SchedCLS:
+			p.AttachType = ebpf.AttachNone
+		case p.Type == ebpf.XDP && p.Flags&unix.BPF_F_XDP_HAS_FRAGS != 0:
+			frags, err := supported(probeXDPFrags())
+			if err != nil {
+				return fmt.Errorf("probe XDP frags: %w", err)
+			}
+			if !frags {
+				p.Flags &^= unix.BPF_F_XDP_HAS_FRAGS
+			}
+		}
+	}
+	return nil
+}
+
+// newPrograms loads spec with the pinned maps in place of its own of the same name, and
+// moves the wanted programs out of the collection.
+func newPrograms(spec *ebpf.CollectionSpec, pinned map[string]*ebpf.Map, want map[string]**ebpf.Program) error {
+	use := make(map[string]*ebpf.Map)
+	for name, ms := range spec.Maps {
+		m, ok := pinned[name]
+		if !ok {
+			continue
+		}
+		// Sizes are the operator's choice; all else must agree with the object.
+		ms.MaxEntries = m.MaxEntries()
+		use[name] = m
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: use})
+	if err != nil {
+		return err
+	}
+	defer coll.Close()
+	for name, target := range want {
+		if *target = coll.DetachProgram(name); *target == nil {
+			return fmt.Errorf("the object has no program %s", name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// settle is how long Watch collects further changes before it calls back: a
+// device that appears comes as several messages.
+const settle = 50 * time.Millisecond
+
+// Watch calls changed once when the subscription stands, and after that whenever
+// devices, addresses or default routes have changed, several changes at a time.
+// Calls do not overlap; a change during a call leads to another call. Watch
+// blocks until ctx ends, which is no error.
+func Watch(ctx context.Context, changed func()) error {
+	sock, err := nl.Subscribe(unix.NETLINK_ROUTE,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+	if err != nil {
+		return fmt.Errorf("watch devices: subscribe: %w", err)
+	}
+	events := make(chan struct{}, 1)
+	failed := make(chan error, 1)
+	go func() { failed <- receive(sock, events) }()
+
+	changed()
+	err = coalesce(ctx, events, failed, changed)
+	sock.Close() // ends receive
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("watch devices: %w", err)
+}
+
+// receive signals relevant messages on events until the socket is closed.
+func receive(sock *nl.NetlinkSocket, events chan<- struct{}) error {
+	for {
+		msgs, _, err := sock.Receive()
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		// ENOBUFS: messages were lost, so anything may have changed.
+		if err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return fmt.Errorf("receive: %w", err)
+		}
+		if err == nil && !anyRelevant(msgs) {
+			continue
+		}
+		select {
+		case events <- struct{}{}:
+		default: // one is pending already
+		}
+	}
+}
+
+// anyRelevant reports whether msgs can change which devices are uplinks. Routes
+// other than default routes come and go with every pod.
+func anyRelevant(msgs []syscall.NetlinkMessage) bool {
+	for _, m := range msgs {
+		switch m.Header.Type {
+		case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+			const dstLen = 1 // offset of rtm_dst_len in struct rtmsg
+			if len(m.Data) > dstLen && m.Data[dstLen] == 0 {
+				return true
+			}
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// coalesce calls changed for every burst of events.
+func coalesce(ctx context.Context, events <-chan struct{}, failed <-chan error, changed func()) error {
+	var burst <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-failed:
+			return err
+		case <-events:
+			if burst == nil {
+				burst = time.After(settle)
+			}
+		case <-burst:
+			burst = nil
+			changed()
+		}
+	}
+}

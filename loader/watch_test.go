@@ -1,0 +1,117 @@
+package loader
+
+import (
+	"context"
+	"runtime"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// startWatch runs Watch in the network namespace of the calling thread. The
+// channel has one value per call.
+func startWatch(t *testing.T, ctx context.Context) (calls chan struct{}, done chan error) {
+	t.Helper()
+	ns, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	must(t, "open namespace", err)
+	calls, done = make(chan struct{}, 100), make(chan error, 1)
+	go func() {
+		defer unix.Close(ns)
+		runtime.LockOSThread() // never unlocked: the thread stays in the namespace
+		if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
+			done <- err
+			return
+		}
+		done <- Watch(ctx, func() { calls <- struct{}{} })
+	}()
+	return calls, done
+}
+
+func await(t *testing.T, what string, calls <-chan struct{}, done <-chan error) {
+	t.Helper()
+	select {
+	case <-calls:
+	case err := <-done:
+		t.Fatalf("%s: watch ended: %v", what, err)
+	case <-time.After(10 * time.Second):
+		t.Fatalf("%s: not called back", what)
+	}
+}
+
+func TestWatchCallsBackOnChangesUntilItIsCancelled(t *testing.T) {
+	newNetns(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	calls, done := startWatch(t, ctx)
+	await(t, "start", calls, done)
+	up := addVeth(t, "up0")
+	await(t, "device", calls, done)
+	addAddr(t, up, "192.0.2.1/24")
+	await(t, "address", calls, done)
+	addRoute(t, up, "0.0.0.0/0")
+	await(t, "default route", calls, done)
+	cancel()
+	select {
+	case err := <-done:
+		must(t, "watch", err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("watch did not end")
+	}
+}
+
+// route is a netlink message about a route with a prefix of that many bits.
+func route(typ uint16, bits byte) syscall.NetlinkMessage {
+	return syscall.NetlinkMessage{
+		Header: syscall.NlMsghdr{Type: typ},
+		Data:   []byte{unix.AF_INET, bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+	}
+}
+
+func TestOnlyDefaultRoutesMatter(t *testing.T) {
+	pod, def := route(unix.RTM_NEWROUTE, 32), route(unix.RTM_DELROUTE, 0)
+	dev := syscall.NetlinkMessage{Header: syscall.NlMsghdr{Type: unix.RTM_NEWLINK}}
+	for _, tc := range []struct {
+		name string
+		msgs []syscall.NetlinkMessage
+		want bool
+	}{
+		{"the route to a pod", []syscall.NetlinkMessage{pod, route(unix.RTM_DELROUTE, 24)}, false},
+		{"a default route among others", []syscall.NetlinkMessage{pod, def}, true},
+		{"a device", []syscall.NetlinkMessage{dev}, true},
+		{"a truncated message", []syscall.NetlinkMessage{{Header: syscall.NlMsghdr{Type: unix.RTM_NEWROUTE}}}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := anyRelevant(tc.msgs); got != tc.want {
+				t.Errorf("got %t, want %t", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestABurstOfChangesIsOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		events := make(chan struct{})
+		var calls []time.Duration
+		start := time.Now()
+		done := make(chan error, 1)
+		go func() {
+			done <- coalesce(ctx, events, nil, func() { calls = append(calls, time.Since(start)) })
+		}()
+		for range 5 {
+			events <- struct{}{}
+			<-time.After(settle / 10)
+		}
+		<-time.After(10 * settle)
+		events <- struct{}{}
+		<-time.After(2 * settle)
+		cancel()
+		<-done
+		if len(calls) != 2 || calls[0] != settle {
+			t.Errorf("called at %v, want once per burst, the first at %s", calls, settle)
+		}
+	})
+}
