@@ -1,0 +1,172 @@
+// Package agent is the wiring of ebb's agent: it opens what is pinned, loads
+// and attaches programs, and connects sources, planner, maps, health and
+// metrics. Every decision is made in the packages it connects.
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ebb-lb/ebb/agent/config"
+	"github.com/ebb-lb/ebb/agent/health"
+	"github.com/ebb-lb/ebb/agent/service"
+	"github.com/ebb-lb/ebb/agent/watch"
+	"github.com/ebb-lb/ebb/loader"
+	"github.com/ebb-lb/ebb/maps"
+)
+
+// healthTimeout is kube-proxy's: twice the sync period.
+const healthTimeout = 60 * time.Second
+
+// Run runs an agent until ctx is done. It leaves everything in the kernel as it
+// is: traffic is served on, and the next agent takes over.
+func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
+	if err := cfg.CheckEphemeral(); err != nil {
+		return err
+	}
+	k, err := openKernel(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, k.close()) }()
+	store := service.NewStore(time.Now)
+	source, err := newSource(cfg, store, log)
+	if err != nil {
+		return err
+	}
+	state := &health.State{Timeout: healthTimeout, Now: time.Now}
+	live := &liveCounts{}
+	sync, err := newSyncer(cfg, k, store, state, live, log)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return source.Run(ctx) })
+	g.Go(func() error { return sync.run(ctx) })
+	g.Go(func() error { return collect(ctx, k.set, k.clock, live, log) })
+	g.Go(func() error { return follow(ctx, k.attacher, sync, log) })
+	g.Go(func() error { return serve(ctx, cfg, k.set, state, live, log) })
+	return g.Wait()
+}
+
+// runner is what fills the store.
+type runner interface{ Run(context.Context) error }
+
+func newSource(cfg config.Config, store *service.Store, log *slog.Logger) (runner, error) {
+	if cfg.Source.Dir != "" {
+		return watch.NewDir(cfg.Source.Dir, cfg.NodeName, store, log), nil
+	}
+	client, err := watch.Connect(cfg.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	return watch.NewKubernetes(client, cfg.NodeName, store, log), nil
+}
+
+// kernel is everything the agent holds in the kernel.
+type kernel struct {
+	lock     *loader.Lock
+	set      *maps.Set
+	programs *loader.Programs
+	attacher *loader.Attacher
+	clock    *loader.Clock
+}
+
+func openKernel(cfg config.Config, log *slog.Logger) (*kernel, error) {
+	features, err := loader.Probe()
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range features.Warnings() {
+		log.Warn("kernel", "warning", w)
+	}
+	if err := loader.EnsureBPFFS(cfg.BPFFS); err != nil {
+		return nil, err
+	}
+	k := &kernel{}
+	if err := k.open(cfg, log); err != nil {
+		return nil, errors.Join(err, k.close())
+	}
+	return k, nil
+}
+
+func (k *kernel) open(cfg config.Config, log *slog.Logger) (err error) {
+	if k.lock, err = loader.AcquireLock(cfg.BPFFS); err != nil {
+		return err
+	}
+	mode, err := loader.ParseXDPMode(cfg.XDP)
+	if err != nil {
+		return err
+	}
+	var created bool
+	if k.set, created, err = loader.OpenOrCreate(cfg.BPFFS, sizes(cfg.Sizes), log); err != nil {
+		return err
+	}
+	log.Info("maps", "created", created, "pins", loader.MapsDir(cfg.BPFFS))
+	k.programs, err = loader.Load(loader.Config{
+		XDP: mode, SNATMin: cfg.SNATPorts.Min, SNATMax: cfg.SNATPorts.Max, DropUnknownFlows: cfg.DropUnknownFlows,
+	}, k.set)
+	if err != nil {
+		return err
+	}
+	if k.clock, err = loader.NewClock(); err != nil {
+		return err
+	}
+	k.attacher = loader.NewAttacher(k.programs, loader.LinksDir(cfg.BPFFS), mode, log)
+	return nil
+}
+
+// sizes fills in the defaults.
+func sizes(want maps.Sizes) maps.Sizes {
+	def := maps.DefaultSizes()
+	return maps.Sizes{
+		Frontends:    cmp.Or(want.Frontends, def.Frontends),
+		ServicePorts: cmp.Or(want.ServicePorts, def.ServicePorts),
+		Backends:     cmp.Or(want.Backends, def.Backends),
+		Slots:        cmp.Or(want.Slots, def.Slots),
+		Flows:        cmp.Or(want.Flows, def.Flows),
+		HalfOpen:     cmp.Or(want.HalfOpen, def.HalfOpen),
+	}
+}
+
+// close releases what the process holds; what is pinned stays.
+func (k *kernel) close() error {
+	var errs []error
+	if k.attacher != nil {
+		errs = append(errs, k.attacher.Close())
+	}
+	if k.clock != nil {
+		errs = append(errs, k.clock.Close())
+	}
+	if k.programs != nil {
+		errs = append(errs, k.programs.Close())
+	}
+	if k.set != nil {
+		errs = append(errs, k.set.Close())
+	}
+	if k.lock != nil {
+		errs = append(errs, k.lock.Release())
+	}
+	return errors.Join(errs...)
+}
+
+// Cleanup takes everything of ebb off the devices and out of the kernel.
+func Cleanup(bpffs string, log *slog.Logger) (err error) {
+	if _, err := os.Stat(bpffs); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	lock, err := loader.AcquireLock(bpffs)
+	if err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	a := loader.NewAttacher(nil, loader.LinksDir(bpffs), loader.XDPOff, log)
+	return errors.Join(a.DetachAll(), a.Close(), loader.RemovePins(bpffs))
+}

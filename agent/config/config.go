@@ -1,0 +1,81 @@
+// Package config is the agent's configuration: flags, environment and file
+// become one checked value. It knows names, defaults and allowed values; it
+// deliberately knows nothing of what they do.
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ebb-lb/ebb/maps"
+)
+
+// Config is what an agent is started with. It is a value; nothing changes it
+// after Resolve.
+type Config struct {
+	Source     Source
+	Kubeconfig string // empty: in-cluster
+	NodeName   string
+	Uplinks    []string // empty: automatic
+	XDP        string   // "auto", "native", "generic", "off"
+	BPFFS      string
+	// MetricsAddr and HealthAddr are host:port; empty: not served.
+	MetricsAddr, HealthAddr string
+	SNATPorts               PortRange
+	// DropUnknownFlows: TCP in the middle of an unknown connection that would
+	// go to another node is dropped; else it passes untouched.
+	DropUnknownFlows bool
+	// NodePortCIDRs select the node's addresses that accept node ports; empty: all of them.
+	NodePortCIDRs []netip.Prefix
+	// NodeAddrs override the addresses of the Node object.
+	NodeAddrs       []netip.Addr
+	Sizes           maps.Sizes // zero fields: defaults
+	LogLevel        slog.Level
+	MinSyncInterval time.Duration
+}
+
+// Source is where Services and EndpointSlices come from. An empty Dir means
+// the Kubernetes API.
+type Source struct{ Dir string }
+
+// PortRange is first to last, both included.
+type PortRange struct{ Min, Max uint16 }
+
+// String formats r as the flag takes it.
+func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.Min, r.Max) }
+
+// ephemeralFile holds the range the kernel takes source ports from.
+const ephemeralFile = "/proc/sys/net/ipv4/ip_local_port_range"
+
+// CheckEphemeral reports an overlap of the SNAT ports with the ports the kernel
+// gives to local sockets of the calling thread's network namespace.
+func (c Config) CheckEphemeral() error {
+	text, err := os.ReadFile(ephemeralFile)
+	if err != nil {
+		return fmt.Errorf("check --snat-ports: %w", err)
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) != 2 {
+		return fmt.Errorf("check --snat-ports: %s holds %q", ephemeralFile, text)
+	}
+	lo, err1 := strconv.ParseUint(fields[0], 10, 16)
+	hi, err2 := strconv.ParseUint(fields[1], 10, 16)
+	if err1 != nil || err2 != nil {
+		return fmt.Errorf("check --snat-ports: %s holds %q", ephemeralFile, text)
+	}
+	return CheckSNAT(c.SNATPorts, PortRange{uint16(lo), uint16(hi)})
+}
+
+// CheckSNAT reports an overlap of r with the ephemeral range: a local socket
+// and a flow could then get the same source port.
+func CheckSNAT(r, ephemeral PortRange) error {
+	if r.Min <= ephemeral.Max && ephemeral.Min <= r.Max {
+		return fmt.Errorf("--snat-ports %s overlaps the host's ephemeral ports %s (%s)", r, ephemeral, ephemeralFile)
+	}
+	return nil
+}

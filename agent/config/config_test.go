@@ -1,0 +1,135 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+func resolve(t *testing.T, args, env []string) (Config, error) {
+	t.Helper()
+	fs := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+	Bind(fs)
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return Resolve(fs, env)
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ebb.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestFlagBeatsEnvironmentBeatsFileBeatsDefault(t *testing.T) {
+	file := write(t, "xdp: generic\nuplink: [eth1, eth2]\nmax-flows: 4096\n")
+	tests := []struct {
+		name      string
+		args, env []string
+		xdp       string
+		uplinks   string
+	}{
+		{"default", nil, nil, "auto", ""},
+		{"file", []string{"--config", file}, nil, "generic", "eth1,eth2"},
+		{"file named by the environment", nil, []string{"EBB_CONFIG=" + file}, "generic", "eth1,eth2"},
+		{"environment", []string{"--config", file}, []string{"EBB_XDP=off", "EBB_UPLINK=a,b"}, "off", "a,b"},
+		{"flag", []string{"--config", file, "--xdp=native", "--uplink=x", "--uplink=y"}, []string{"EBB_XDP=off"}, "native", "x,y"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			c, err := resolve(t, tc.args, tc.env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(c.Uplinks, ","); c.XDP != tc.xdp || got != tc.uplinks {
+				t.Errorf("xdp %q and uplinks %q, want %q and %q", c.XDP, got, tc.xdp, tc.uplinks)
+			}
+		})
+	}
+	if c, err := resolve(t, []string{"--config", file}, nil); err != nil || c.Sizes.Flows != 4096 {
+		t.Errorf("max-flows of the file: %d, %v", c.Sizes.Flows, err)
+	}
+}
+
+func TestValuesAreReadAsTheyAreWrittenInTheFile(t *testing.T) {
+	// YAML 1.1 reads a bare off as a boolean, and JSON numbers become floats.
+	file := write(t, "xdp: off\nmax-slots: 4194304\nmax-flows: \"8192\"\n")
+	c, err := resolve(t, []string{"--config", file}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.XDP != "off" || c.Sizes.Slots != 4194304 || c.Sizes.Flows != 8192 {
+		t.Errorf("xdp %q, slots %d, flows %d", c.XDP, c.Sizes.Slots, c.Sizes.Flows)
+	}
+}
+
+// TestServiceLinksAreNoOptions: the kubelet tells every container about the
+// Services of its namespace by variables, also about one called "ebb".
+func TestServiceLinksAreNoOptions(t *testing.T) {
+	links := []string{
+		"EBB_SERVICE_HOST=10.96.0.7", "EBB_SERVICE_PORT=10249", "EBB_SERVICE_PORT_METRICS=10249",
+		"EBB_PORT=tcp://10.96.0.7:10249", "EBB_PORT_10249_TCP=tcp://10.96.0.7:10249",
+		"EBB_PORT_10249_TCP_PROTO=tcp", "EBB_PORT_10249_TCP_PORT=10249", "EBB_PORT_10249_TCP_ADDR=10.96.0.7",
+		"EBB_METRICS_SERVICE_HOST=10.96.0.8", "EBB_METRICS_PORT=udp://10.96.0.8:53", "EBB_METRICS_PORT_53_UDP_ADDR=10.96.0.8",
+	}
+	if _, err := resolve(t, nil, links); err != nil {
+		t.Error(err)
+	}
+	for _, other := range []string{"EBB_PORT=80", "EBB_SNAT_PORT=1-2", "EBB_UPLINK_PORT_X=1"} {
+		if _, err := resolve(t, nil, []string{other}); err == nil {
+			t.Errorf("%s was accepted", other)
+		}
+	}
+}
+
+func TestWrongValuesAreRefusedWithTheirPlaceAndWhatIsAllowed(t *testing.T) {
+	tests := []struct {
+		name, file string
+		args, env  []string
+		want       string
+	}{
+		{name: "flag", args: []string{"--xdp=fast"}, want: `flag --xdp: "fast": allowed are auto, native, generic, off`},
+		{name: "environment", env: []string{"EBB_SNAT_PORTS=9-1"}, want: `env EBB_SNAT_PORTS: "9-1": allowed are MIN-MAX`},
+		{name: "file", file: "health-addr: nowhere", want: `key health-addr: "nowhere": allowed are HOST:PORT`},
+		{name: "unknown key", file: "xpd: auto", want: "key xpd: unknown; there are "},
+		{name: "key twice", file: "xdp: auto\nxdp: off", want: "already set"},
+		{name: "nested value", file: "xdp: {a: b}", want: "key xdp: map[a:b]: want a single value"},
+		{name: "unknown variable", env: []string{"EBB_XPD=off"}, want: "env EBB_XPD: there is no option of that name"},
+		{name: "source", args: []string{"--source=dir:"}, want: "allowed are kubernetes, dir:PATH"},
+		{name: "one bad element", args: []string{"--node-addresses=10.0.0.1,x"}, want: `allowed are IP addresses`},
+		{name: "interval", args: []string{"--min-sync-interval=1h"}, want: "allowed are a duration"},
+		{name: "node name", args: []string{"--node-name="}, want: "allowed are a node's name"},
+		{name: "entries", args: []string{"--max-slots=-1"}, want: "allowed are a number of entries"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			args := tc.args
+			if tc.file != "" {
+				args = append(args, "--config", write(t, tc.file))
+			}
+			_, err := resolve(t, args, tc.env)
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want one with %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestSNATPortsMustNotBeEphemeral(t *testing.T) {
+	ephemeral := PortRange{32768, 60999}
+	for r, ok := range map[PortRange]bool{
+		{1024, 29999}: true, {61000, 65535}: true, {1024, 32767}: true,
+		{1024, 32768}: false, {60999, 65535}: false, {40000, 41000}: false, {1, 65535}: false,
+	} {
+		if err := CheckSNAT(r, ephemeral); (err == nil) != ok {
+			t.Errorf("%s: %v", r, err)
+		}
+	}
+}

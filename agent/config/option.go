@@ -1,0 +1,219 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// option is one setting, whatever it is set by.
+type option struct {
+	name, usage string
+	def         string
+	list        bool // may be given several times
+	off         bool // "off" is allowed, which YAML 1.1 reads as false
+	allowed     string
+	set         func(c *Config, values []string) error
+}
+
+// one adapts a setter of a single value.
+func one(set func(c *Config, v string) error) func(*Config, []string) error {
+	return func(c *Config, values []string) error { return set(c, values[len(values)-1]) }
+}
+
+func text(field func(*Config) *string) func(*Config, []string) error {
+	return one(func(c *Config, v string) error { *field(c) = v; return nil })
+}
+
+func choice(field func(*Config) *string, allowed ...string) func(*Config, []string) error {
+	return one(func(c *Config, v string) error {
+		for _, a := range allowed {
+			if v == a {
+				*field(c) = v
+				return nil
+			}
+		}
+		return errNotAllowed
+	})
+}
+
+var errNotAllowed = errors.New("not allowed")
+
+func address(field func(*Config) *string) func(*Config, []string) error {
+	return one(func(c *Config, v string) error {
+		*field(c) = v
+		if v == "" {
+			return nil
+		}
+		_, port, err := net.SplitHostPort(v)
+		if err != nil {
+			return errNotAllowed
+		}
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return errNotAllowed
+		}
+		return nil
+	})
+}
+
+func entries(field func(*Config) *uint32) func(*Config, []string) error {
+	return one(func(c *Config, v string) error {
+		n, err := strconv.ParseUint(v, 10, 32)
+		if err != nil {
+			return errNotAllowed
+		}
+		*field(c) = uint32(n)
+		return nil
+	})
+}
+
+func each[T any](field func(*Config) *[]T, parse func(string) (T, error)) func(*Config, []string) error {
+	return func(c *Config, values []string) error {
+		out := make([]T, 0, len(values))
+		for _, v := range values {
+			x, err := parse(v)
+			if err != nil {
+				return fmt.Errorf("%q: %w", v, errNotAllowed)
+			}
+			out = append(out, x)
+		}
+		*field(c) = out
+		return nil
+	}
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(name)
+}
+
+const (
+	allowedAddr    = "HOST:PORT, or empty for none"
+	allowedEntries = "a number of entries, 0 for the default"
+)
+
+// options are all settings there are.
+func options() []option {
+	return append(general(), sizes()...)
+}
+
+func general() []option {
+	return []option{
+		{name: "source", def: "kubernetes", allowed: "kubernetes, dir:PATH", usage: "where Services and EndpointSlices come from", set: one(setSource)},
+		{name: "kubeconfig", usage: "kubeconfig file; empty: in-cluster", set: text(func(c *Config) *string { return &c.Kubeconfig })},
+		{name: "node-name", def: hostname(), allowed: "a node's name", usage: "name of this node's Node object", set: one(setNodeName)},
+		{name: "uplink", list: true, usage: "device towards other machines; none: those with a default route or a node address",
+			set: each(func(c *Config) *[]string { return &c.Uplinks }, deviceName), allowed: "device names"},
+		{name: "xdp", def: "auto", off: true, allowed: "auto, native, generic, off", usage: "XDP on uplinks",
+			set: choice(func(c *Config) *string { return &c.XDP }, "auto", "native", "generic", "off")},
+		{name: "bpffs", def: "/sys/fs/bpf/ebb", usage: "directory for pins", set: text(func(c *Config) *string { return &c.BPFFS })},
+		{name: "metrics-addr", def: "127.0.0.1:10249", allowed: allowedAddr, usage: "where /metrics is served", set: address(func(c *Config) *string { return &c.MetricsAddr })},
+		{name: "health-addr", def: ":10256", allowed: allowedAddr, usage: "where /healthz and /livez are served", set: address(func(c *Config) *string { return &c.HealthAddr })},
+		{name: "snat-ports", def: "1024-29999", allowed: "MIN-MAX within 1-65535", usage: "source ports of flows sent to other nodes", set: one(setSNAT)},
+		{name: "unknown-flow", def: "drop", allowed: "drop, pass", usage: "TCP of unknown connections that would go to another node", set: one(setUnknown)},
+		{name: "nodeport-addresses", list: true, allowed: "CIDRs", usage: "node addresses that accept node ports; none: all of the Node object",
+			set: each(func(c *Config) *[]netip.Prefix { return &c.NodePortCIDRs }, netip.ParsePrefix)},
+		{name: "node-addresses", list: true, allowed: "IP addresses", usage: "addresses of this node, instead of those of the Node object",
+			set: each(func(c *Config) *[]netip.Addr { return &c.NodeAddrs }, parseAddr)},
+		{name: "log-level", def: "info", allowed: "debug, info, warn, error", usage: "least severe messages that are logged", set: one(setLevel)},
+		{name: "min-sync-interval", def: "100ms", allowed: "a duration from 0 to 1m", usage: "how long a burst of changes is gathered", set: one(setInterval)},
+	}
+}
+
+func sizes() []option {
+	return []option{
+		{name: "max-flows", def: "0", allowed: allowedEntries, usage: "entries for flows, two per connection", set: entries(func(c *Config) *uint32 { return &c.Sizes.Flows })},
+		{name: "max-half-open", def: "0", allowed: allowedEntries, usage: "entries for TCP handshakes", set: entries(func(c *Config) *uint32 { return &c.Sizes.HalfOpen })},
+		{name: "max-backends", def: "0", allowed: allowedEntries, usage: "backends", set: entries(func(c *Config) *uint32 { return &c.Sizes.Backends })},
+		{name: "max-frontends", def: "0", allowed: allowedEntries, usage: "frontends, and service ports", set: one(setFrontends)},
+		{name: "max-slots", def: "0", allowed: allowedEntries, usage: "slots of all lookup tables", set: entries(func(c *Config) *uint32 { return &c.Sizes.Slots })},
+	}
+}
+
+func setSource(c *Config, v string) error {
+	if dir, ok := strings.CutPrefix(v, "dir:"); ok && dir != "" {
+		c.Source = Source{Dir: dir}
+		return nil
+	}
+	if v != "kubernetes" {
+		return errNotAllowed
+	}
+	c.Source = Source{}
+	return nil
+}
+
+func setNodeName(c *Config, v string) error {
+	if v == "" {
+		return errNotAllowed
+	}
+	c.NodeName = v
+	return nil
+}
+
+func deviceName(v string) (string, error) {
+	if v == "" || len(v) > 15 || strings.ContainsAny(v, "/ \t") {
+		return "", errNotAllowed
+	}
+	return v, nil
+}
+
+func parseAddr(v string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(v)
+	return a.Unmap(), err
+}
+
+func setSNAT(c *Config, v string) error {
+	lo, hi, _ := strings.Cut(v, "-")
+	first, err1 := strconv.ParseUint(lo, 10, 16)
+	last, err2 := strconv.ParseUint(hi, 10, 16)
+	if err1 != nil || err2 != nil || first == 0 || first > last {
+		return errNotAllowed
+	}
+	c.SNATPorts = PortRange{uint16(first), uint16(last)}
+	return nil
+}
+
+func setUnknown(c *Config, v string) error {
+	if v != "drop" && v != "pass" {
+		return errNotAllowed
+	}
+	c.DropUnknownFlows = v == "drop"
+	return nil
+}
+
+func setLevel(c *Config, v string) error {
+	for _, l := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
+		if strings.EqualFold(v, l.String()) {
+			c.LogLevel = l
+			return nil
+		}
+	}
+	return errNotAllowed
+}
+
+func setInterval(c *Config, v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 0 || d > time.Minute {
+		return errNotAllowed
+	}
+	c.MinSyncInterval = d
+	return nil
+}
+
+func setFrontends(c *Config, v string) error {
+	n, err := strconv.ParseUint(v, 10, 32)
+	if err != nil {
+		return errNotAllowed
+	}
+	c.Sizes.Frontends, c.Sizes.ServicePorts = uint32(n), uint32(n)
+	return nil
+}

@@ -1,0 +1,133 @@
+package endpoints
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ebb-lb/ebb/agent/service"
+)
+
+const node = "here"
+
+// The endpoints the tables speak of: L runs on this node, R elsewhere; ready,
+// serving and terminating, not serving. The suffix 6 is the other family.
+var known = map[string]service.Endpoint{
+	"Lr":    {Addr: addr("10.0.0.1:80"), NodeName: node, Ready: true, Serving: true},
+	"Rr":    {Addr: addr("10.0.1.1:80"), NodeName: "there", Ready: true, Serving: true},
+	"Ur":    {Addr: addr("10.0.2.1:80"), Ready: true, Serving: true},
+	"Lst":   {Addr: addr("10.0.0.2:80"), NodeName: node, Serving: true, Terminating: true},
+	"Rst":   {Addr: addr("10.0.1.2:80"), NodeName: "there", Serving: true, Terminating: true},
+	"Lx":    {Addr: addr("10.0.0.3:80"), NodeName: node},
+	"Rx":    {Addr: addr("10.0.1.3:80"), NodeName: "there", Terminating: true},
+	"Ls":    {Addr: addr("10.0.0.4:80"), NodeName: node, Serving: true},
+	"Lrt":   {Addr: addr("10.0.0.5:80"), NodeName: node, Ready: true, Terminating: true},
+	"Rr6":   {Addr: addr("[fd00::1]:80"), NodeName: "there", Ready: true, Serving: true},
+	"Rst6":  {Addr: addr("[fd00::2]:80"), NodeName: "there", Serving: true, Terminating: true},
+	"Lst6":  {Addr: addr("[fd00::3]:80"), NodeName: node, Serving: true, Terminating: true},
+	"Lst62": {Addr: addr("[fd00::4]:80"), NodeName: node, Serving: true, Terminating: true},
+}
+
+func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+func pick(names string) []service.Endpoint {
+	var eps []service.Endpoint
+	for _, n := range strings.Fields(names) {
+		eps = append(eps, known[n])
+	}
+	return eps
+}
+
+func names(eps []service.Endpoint) string {
+	var out []string
+	for _, e := range eps {
+		for n, k := range known {
+			if k == e {
+				out = append(out, n)
+			}
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+func TestChoose(t *testing.T) {
+	const C, L = service.Cluster, service.Local
+	tests := []struct {
+		name               string
+		eps                string
+		internal, external service.Policy
+		ext                bool
+		cluster, local     string
+	}{
+		{"policies Cluster: all ready ones, no local set", "Lr Rr", C, C, true, "Lr Rr", ""},
+		{"internal Local, not reachable from outside: no cluster set", "Lr Rr", L, C, false, "", "Lr"},
+		{"internal Local, only remote ones: both sets are empty", "Rr", L, C, false, "", ""},
+		{"internal Local, reachable from outside: the cluster set exists", "Rr", L, C, true, "Rr", ""},
+		{"external Local, only remote ones: the cluster set remains for the node's own clients", "Rr", C, L, true, "Rr", ""},
+		{"external Local, not reachable from outside: the policy is ignored", "Lr Rr", C, L, false, "Lr Rr", ""},
+		{"all terminating: they stand in", "Lst Rst", C, C, true, "Lst Rst", ""},
+		{"the local stand-in serves although a remote one is ready", "Lst Rr", C, L, true, "Rr", "Lst"},
+		{"a ready local one keeps the terminating one out", "Lr Lst", L, L, true, "Lr", "Lr"},
+		{"a ready local one keeps a remote terminating one out", "Lr Rst", C, C, true, "Lr", ""},
+		{"one local stand-in is in both sets", "Lst Rst", C, L, true, "Lst Rst", "Lst"},
+		{"stand-ins of the local set are never remote", "Rst", C, L, true, "Rst", ""},
+		{"not serving: never chosen", "Lx Rx", C, L, true, "", ""},
+		{"serving but neither ready nor terminating: never chosen", "Ls", C, L, true, "", ""},
+		{"no endpoint: nothing is chosen", "", L, L, true, "", ""},
+		{"an endpoint without a node is remote", "Ur", C, L, true, "Ur", ""},
+		{"ready and terminating (not-ready addresses published): it is ready", "Lrt Lst", C, L, true, "Lrt", "Lrt"},
+		{"families fall back each for itself", "Lr Lst Rst6", C, C, true, "Lr Rst6", ""},
+		{"families fall back each for itself, locally too", "Lst Rr Lst6 Rr6 Lst62", C, L, true, "Rr Rr6", "Lst Lst6 Lst62"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			svc := &service.Service{InternalPolicy: tc.internal, ExternalPolicy: tc.external}
+			port := service.Port{Port: 80}
+			if tc.ext {
+				port.NodePort = 30080
+			}
+			got := Choose(svc, port, pick(tc.eps), node)
+			want := []string{tc.cluster, tc.local, tc.eps}
+			if diff := cmp.Diff(want, []string{names(got.Cluster), names(got.Local), names(got.All)}); diff != "" {
+				t.Errorf("cluster, local, all (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestChooseReachability(t *testing.T) {
+	vip := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+	tests := []struct {
+		name string
+		svc  service.Service
+		want string
+	}{
+		{"an external IP makes the policy count", service.Service{ExternalIPs: vip}, "Lr"},
+		{"a load balancer IP makes the policy count", service.Service{LoadBalancerIPs: vip}, "Lr"},
+		{"without either it does not", service.Service{}, ""},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			tc.svc.ExternalPolicy = service.Local
+			got := Choose(&tc.svc, service.Port{Port: 80}, pick("Lr Rr"), node)
+			if names(got.Local) != tc.want {
+				t.Errorf("local set: got %q, want %q", names(got.Local), tc.want)
+			}
+		})
+	}
+}
+
+func TestChooseLeavesItsInputAlone(t *testing.T) {
+	eps := pick("Lr Lst Rst6")
+	before := slices.Clone(eps)
+	got := Choose(&service.Service{ExternalPolicy: service.Local}, service.Port{NodePort: 1}, eps, node)
+	clear(got.All)
+	clear(got.Cluster)
+	clear(got.Local)
+	if diff := cmp.Diff(before, eps, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		t.Errorf("endpoints changed (-before +after):\n%s", diff)
+	}
+}

@@ -1,0 +1,205 @@
+// Package flows collects flows that are over and counts those that live. It
+// knows when a flow is over; it deliberately does not know what a backend is
+// beyond its index, and it never touches a flow that may still be used.
+package flows
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ebb-lb/ebb/maps"
+)
+
+// Timeouts say how long a flow may be silent in both directions.
+type Timeouts struct {
+	Established time.Duration // TCP
+	HalfClosed  time.Duration // TCP after the FIN of one side
+	Closed      time.Duration // TCP after FIN in both directions, or RST
+	HalfOpen    time.Duration // TCP handshake
+	Unreplied   time.Duration // UDP
+	Replied     time.Duration // UDP
+}
+
+// DefaultTimeouts are those of DESIGN §4 and, for half-closed flows,
+// kube-proxy's tcpCloseWaitTimeout.
+func DefaultTimeouts() Timeouts {
+	return Timeouts{
+		Established: 24 * time.Hour,
+		HalfClosed:  time.Hour,
+		Closed:      30 * time.Second,
+		HalfOpen:    20 * time.Second,
+		Unreplied:   30 * time.Second,
+		Replied:     180 * time.Second,
+	}
+}
+
+// Table is one of the maps flows and half_open.
+type Table interface {
+	Each(func(maps.FlowKey, maps.Flow) bool) error
+	Lookup(maps.FlowKey) (maps.Flow, bool, error)
+	Delete(maps.FlowKey) error
+}
+
+// Clock tells ticks, the unit of maps.Flow.Seen.
+type Clock interface {
+	Now() (uint32, error)
+	Tick() time.Duration
+}
+
+// Owner is a backend as flows refer to it: an index and who had it.
+type Owner struct {
+	ID         maps.BackendID
+	Generation uint32
+}
+
+// Report is what one collection found.
+type Report struct {
+	// Live are the connections that are not closed, by backend.
+	Live map[Owner]int
+	// Entries and HalfOpen are the entries left in the two maps.
+	Entries, HalfOpen int
+	// Deleted are the entries removed from both.
+	Deleted int
+}
+
+// Collector looks through the flow maps. It is not safe for concurrent use.
+type Collector struct {
+	Flows, HalfOpen Table
+	Clock           Clock
+	Timeouts        Timeouts
+}
+
+// Collect looks at every flow once and removes those that are over.
+func (c *Collector) Collect(ctx context.Context) (Report, error) {
+	r := Report{Live: make(map[Owner]int)}
+	now, err := c.Clock.Now()
+	if err != nil {
+		return r, fmt.Errorf("collect flows: %w", err)
+	}
+	s := scan{Collector: c, now: now, report: &r}
+	if err := s.flows(ctx); err != nil {
+		return r, fmt.Errorf("collect flows: %w", err)
+	}
+	if err := s.halfOpen(ctx); err != nil {
+		return r, fmt.Errorf("collect half-open flows: %w", err)
+	}
+	return r, ctx.Err()
+}
+
+// scan is one collection.
+type scan struct {
+	*Collector
+	now    uint32
+	report *Report
+}
+
+// maxOver bounds what one pass remembers for deletion; the next pass finds the rest.
+const maxOver = 1 << 16
+
+func (s *scan) flows(ctx context.Context) error {
+	var over []maps.FlowKey
+	err := s.Flows.Each(func(k maps.FlowKey, f maps.Flow) bool {
+		s.report.Entries++
+		if f.Flags&maps.FlowReverse == 0 && !f.Closed() {
+			s.report.Live[Owner{f.Backend, f.Generation}]++
+		}
+		if s.idle(f) > s.timeout(k, f) && len(over) < maxOver {
+			over = append(over, k)
+		}
+		return ctx.Err() == nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, k := range over {
+		if err := s.remove(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove deletes a flow and its counterpart if both are idle at this moment:
+// since it was seen idle a packet may have come, or a new flow taken its place.
+func (s *scan) remove(k maps.FlowKey) error {
+	f, ok, err := s.Flows.Lookup(k)
+	if err != nil || !ok || s.idle(f) <= s.timeout(k, f) {
+		return err
+	}
+	other := maps.Counterpart(k, f)
+	peer, paired, err := s.Flows.Lookup(other)
+	if err != nil {
+		return err
+	}
+	paired = paired && maps.Counterpart(other, peer) == k
+	if paired && s.idle(peer) <= s.timeout(other, peer) {
+		return nil
+	}
+	if err := s.delete(s.Flows, k, f); err != nil || !paired {
+		return err
+	}
+	return s.delete(s.Flows, other, peer)
+}
+
+func (s *scan) delete(t Table, k maps.FlowKey, f maps.Flow) error {
+	if err := t.Delete(k); err != nil {
+		return err
+	}
+	s.report.Deleted++
+	if f.Flags&maps.FlowReverse == 0 && !f.Closed() && t == s.Flows {
+		s.report.Live[Owner{f.Backend, f.Generation}]--
+	}
+	return nil
+}
+
+func (s *scan) halfOpen(ctx context.Context) error {
+	var over []maps.FlowKey
+	err := s.HalfOpen.Each(func(k maps.FlowKey, f maps.Flow) bool {
+		s.report.HalfOpen++
+		if s.idle(f) > s.Timeouts.HalfOpen && len(over) < maxOver {
+			over = append(over, k)
+		}
+		return ctx.Err() == nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, k := range over {
+		f, ok, err := s.HalfOpen.Lookup(k)
+		if err != nil {
+			return err
+		}
+		if !ok || s.idle(f) <= s.Timeouts.HalfOpen {
+			continue
+		}
+		if err := s.delete(s.HalfOpen, k, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// idle is the time since the last packet of this direction. A packet that came
+// after now was read counts as just seen.
+func (s *scan) idle(f maps.Flow) time.Duration {
+	return time.Duration(max(0, int32(s.now-f.Seen))) * s.Clock.Tick()
+}
+
+// timeout is how long this half may be silent. Only the reverse half of a UDP
+// flow knows whether the backend has answered; the other is asked too before
+// anything is removed.
+func (s *scan) timeout(k maps.FlowKey, f maps.Flow) time.Duration {
+	t := s.Timeouts
+	switch {
+	case k.Proto == maps.UDP && f.Flags&maps.FlowReplied != 0:
+		return t.Replied
+	case k.Proto == maps.UDP:
+		return t.Unreplied
+	case f.Closed():
+		return t.Closed
+	case f.Flags&(maps.FlowFIN|maps.FlowPeerFIN) != 0:
+		return t.HalfClosed
+	}
+	return t.Established
+}

@@ -1,0 +1,314 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/ebb-lb/ebb/agent/endpoints"
+	"github.com/ebb-lb/ebb/agent/ids"
+	"github.com/ebb-lb/ebb/agent/maglev"
+	"github.com/ebb-lb/ebb/agent/service"
+	"github.com/ebb-lb/ebb/maps"
+)
+
+// builder takes the numbers a service needs. Until commit it changes nothing
+// but the books of package ids, and undo puts those back.
+type builder struct {
+	*round
+	name      service.Name
+	old, next *owned
+	writes    []TableWrite
+	conflicts []error
+	claimed   map[maps.Frontend]struct{}
+	undos     []func()
+	// unheld are the service ports of the backends whose indexes were reused.
+	unheld []maps.ServicePortID
+}
+
+func newBuilder(r *round, name service.Name) *builder {
+	old := r.services[name]
+	if old == nil {
+		old = &owned{}
+	}
+	return &builder{
+		round: r, name: name, old: old,
+		next:    &owned{ports: make(map[maps.ServicePortID]*port)},
+		claimed: make(map[maps.Frontend]struct{}),
+	}
+}
+
+// commit makes next what the service has.
+func (b *builder) commit() {
+	for _, id := range b.unheld {
+		b.portIDs.Unhold(id)
+	}
+	b.round.commit(b.name, b.next, b.writes)
+}
+
+// undo gives back everything that was taken, last first.
+func (b *builder) undo() {
+	for _, f := range slices.Backward(b.undos) {
+		f()
+	}
+}
+
+// build fills next. A port without a frontend of its own has no entries.
+func (b *builder) build(ws []wanted) error {
+	for _, w := range ws {
+		w.internal, w.external = b.claim(w.internal), b.claim(w.external)
+		if len(w.internal)+len(w.external) == 0 {
+			continue
+		}
+		if err := b.port(w); err != nil {
+			return fmt.Errorf("plan service port %s: %w", w.name, err)
+		}
+	}
+	return b.checkFrontends()
+}
+
+// claim returns those of fs that nobody else has.
+func (b *builder) claim(fs []maps.Frontend) []maps.Frontend {
+	var won []maps.Frontend
+	for _, f := range fs {
+		owner, taken := b.owners[f]
+		_, again := b.claimed[f]
+		switch {
+		case taken && owner != b.name:
+			b.conflicts = append(b.conflicts, &ConflictError{Frontend: f, Owner: owner, Claimant: b.name})
+			b.next.lost = append(b.next.lost, f)
+		case again:
+			b.conflicts = append(b.conflicts, &ConflictError{Frontend: f, Owner: b.name, Claimant: b.name})
+		default:
+			b.claimed[f] = struct{}{}
+			won = append(won, f)
+		}
+	}
+	return won
+}
+
+// checkFrontends refuses growth beyond the capacity. Frontends are deleted
+// before others are put, so what counts is the number at the end.
+func (b *builder) checkFrontends() error {
+	before := 0
+	for _, pt := range b.old.ports {
+		before += len(pt.frontends)
+	}
+	total := len(b.owners) - before + len(b.claimed)
+	if len(b.claimed) > before && uint64(total) > uint64(b.capacity.Frontends) {
+		return fmt.Errorf("put %d frontends: %w: %d of %d are in use by other services; raise --max-frontends",
+			len(b.claimed), ids.ErrFull, len(b.owners)-before, b.capacity.Frontends)
+	}
+	return nil
+}
+
+// port adds one service port to next.
+func (b *builder) port(w wanted) error {
+	id, err := b.portID(w.name)
+	if err != nil {
+		return err
+	}
+	pb := &portBuilder{
+		builder: b, id: id, old: b.old.ports[id],
+		port: &port{
+			name: w.name, named: true,
+			frontends: make(map[maps.Frontend]maps.Service),
+			backends:  make(map[maps.BackendID]maps.Backend),
+		},
+		tables: make(map[tableKey]maps.Table),
+	}
+	b.next.ports[id] = pb.port
+	return pb.fill(w)
+}
+
+func (b *builder) portID(name maps.ServicePort) (maps.ServicePortID, error) {
+	if id, ok := b.portIDs.Lookup(name); ok {
+		return id, nil
+	}
+	id, err := b.portIDs.Take(name)
+	if err != nil {
+		return 0, err
+	}
+	b.undos = append(b.undos, func() { b.portIDs.Release(id) })
+	return id, nil
+}
+
+// portBuilder fills one service port.
+type portBuilder struct {
+	*builder
+	id     maps.ServicePortID
+	old    *port // nil: there was none
+	port   *port
+	tables map[tableKey]maps.Table
+}
+
+// tableKey names a table of a service port.
+type tableKey struct {
+	local, v4 bool
+}
+
+func (b *portBuilder) fill(w wanted) error {
+	for _, f := range w.internal {
+		t, err := b.table(w, w.internalLocal, f.Addr)
+		if err != nil {
+			return err
+		}
+		b.port.frontends[f] = maps.Service{ServicePort: b.id, Cluster: t}
+	}
+	for _, f := range w.external {
+		v := maps.Service{ServicePort: b.id, ExternalLocal: w.externalLocal}
+		var err error
+		if v.Cluster, err = b.table(w, false, f.Addr); err != nil {
+			return err
+		}
+		if w.externalLocal {
+			if v.Local, err = b.table(w, true, f.Addr); err != nil {
+				return err
+			}
+		}
+		b.port.frontends[f] = v
+	}
+	b.drain(w.choice.All)
+	return nil
+}
+
+// table returns the table of the local or cluster candidates of the family of
+// addr. All frontends of the service port share it.
+func (b *portBuilder) table(w wanted, local bool, addr netip.Addr) (maps.Table, error) {
+	key := tableKey{local: local, v4: addr.Is4()}
+	if t, ok := b.tables[key]; ok {
+		return t, nil
+	}
+	candidates := w.choice.Cluster
+	if local {
+		candidates = w.choice.Local
+	}
+	members, err := b.members(ofFamily(candidates, addr))
+	if err != nil {
+		return maps.Table{}, err
+	}
+	t, err := b.region(members)
+	if err != nil {
+		return maps.Table{}, err
+	}
+	b.tables[key] = t
+	return t, nil
+}
+
+// members gives each endpoint a backend and returns their indexes, sorted.
+func (b *portBuilder) members(eps []service.Endpoint) ([]maps.BackendID, error) {
+	members := make([]maps.BackendID, 0, len(eps))
+	for _, e := range eps {
+		id, generation, ok := b.backendIDs.Lookup(b.key(e))
+		if !ok {
+			lease, err := b.take(e)
+			if err != nil {
+				return nil, err
+			}
+			id, generation = lease.ID, lease.Generation
+		}
+		state := maps.Draining
+		if e.Ready {
+			state = maps.Active
+		}
+		b.port.backends[id] = b.backend(e, generation, state)
+		members = append(members, id)
+	}
+	slices.Sort(members)
+	return members, nil
+}
+
+// drain keeps the backends of endpoints that are no candidates but still
+// there. An endpoint that never was a candidate has none.
+func (b *portBuilder) drain(eps []service.Endpoint) {
+	for _, e := range eps {
+		id, generation, ok := b.backendIDs.Lookup(b.key(e))
+		if _, done := b.port.backends[id]; ok && !done {
+			b.port.backends[id] = b.backend(e, generation, maps.Draining)
+		}
+	}
+}
+
+func (b *portBuilder) key(e service.Endpoint) ids.BackendKey {
+	return ids.BackendKey{Port: b.id, Addr: e.Addr}
+}
+
+func (b *portBuilder) backend(e service.Endpoint, generation uint32, state maps.State) maps.Backend {
+	return maps.Backend{
+		Addr: e.Addr, State: state, Generation: generation, ServicePort: b.id,
+		Local: endpoints.IsLocal(e, b.in.NodeName),
+	}
+}
+
+func (b *portBuilder) take(e service.Endpoint) (ids.Lease, error) {
+	lease, err := b.backendIDs.Take(b.key(e))
+	if err != nil {
+		return lease, err
+	}
+	// The entry keeps the id of its service port from being given to another.
+	b.portIDs.Hold(b.id)
+	if lease.Reused {
+		b.unheld = append(b.unheld, lease.Previous.Port)
+	}
+	b.undos = append(b.undos, func() {
+		b.portIDs.Unhold(b.id)
+		b.backendIDs.Return(lease)
+	})
+	return lease, nil
+}
+
+// region returns a region that holds members: one in use if there is, else a
+// fresh one. The content of a region in use is never changed.
+func (b *portBuilder) region(members []maps.BackendID) (maps.Table, error) {
+	if len(members) == 0 {
+		return maps.Table{}, nil
+	}
+	same := func(t table) bool { return slices.Equal(t.members, members) }
+	if i := slices.IndexFunc(b.port.regions, same); i >= 0 {
+		return b.port.regions[i].at, nil
+	}
+	if t, ok := b.keep(members); ok {
+		b.port.regions = append(b.port.regions, t)
+		return t.at, nil
+	}
+	at, err := b.regions.Take(maglev.Size(len(members)))
+	if err != nil {
+		return maps.Table{}, err
+	}
+	b.undos = append(b.undos, func() { b.regions.Return(at) })
+	b.port.regions = append(b.port.regions, table{at: at, members: members})
+	b.writes = append(b.writes, TableWrite{Service: b.name, Table: at, Slots: b.slots(members)})
+	return at, nil
+}
+
+// keep looks for a region of the service port with exactly these members. One
+// found at the start must also be filled as it would be now.
+func (b *portBuilder) keep(members []maps.BackendID) (table, bool) {
+	if b.old == nil {
+		return table{}, false
+	}
+	for _, t := range b.old.regions {
+		if !slices.Equal(t.members, members) {
+			continue
+		}
+		if t.found == nil || slices.Equal(t.found, b.slots(members)) {
+			return table{at: t.at, members: t.members}, true
+		}
+	}
+	return table{}, false
+}
+
+// slots fills a table by the addresses of the members, which every node knows
+// by the same name.
+func (b *portBuilder) slots(members []maps.BackendID) []maps.BackendID {
+	names := make([]string, len(members))
+	for i, id := range members {
+		names[i] = b.port.backends[id].Addr.String()
+	}
+	filled := maglev.Build(names, maglev.Size(len(members)))
+	slots := make([]maps.BackendID, len(filled))
+	for i, m := range filled {
+		slots[i] = members[m]
+	}
+	return slots
+}

@@ -1,0 +1,144 @@
+package plantest
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/ebb-lb/ebb/agent/service"
+	"github.com/ebb-lb/ebb/maps"
+)
+
+// Owners returns which service has which frontend.
+func (k *Kernel) Owners() map[maps.Frontend]service.Name {
+	owners := make(map[maps.Frontend]service.Name)
+	for f, v := range k.content.frontends {
+		owners[f] = k.serviceOf(v.ServicePort)
+	}
+	return owners
+}
+
+// claims are all frontends of a cluster, with everything a claimant wants.
+type claims map[maps.Frontend]map[service.Name]leads
+
+// leads says where a frontend should lead, in the words of the cluster.
+type leads struct {
+	Port           string
+	ExternalLocal  bool
+	Cluster, Local string
+}
+
+// Content returns where every frontend leads, one line each.
+func (k *Kernel) Content() map[maps.Frontend]string {
+	out := make(map[maps.Frontend]string)
+	for f, v := range k.content.frontends {
+		out[f] = leads{
+			Port: k.content.ports[v.ServicePort].String(), ExternalLocal: v.ExternalLocal,
+			Cluster: k.addrs(v.Cluster), Local: k.addrs(v.Local),
+		}.String()
+	}
+	return out
+}
+
+func (l leads) String() string {
+	return fmt.Sprintf("%s externalLocal=%v cluster=[%s] local=[%s]", l.Port, l.ExternalLocal, l.Cluster, l.Local)
+}
+
+func (k *Kernel) addrs(t maps.Table) string {
+	var all []string
+	for i := range t.Length {
+		b := k.content.backends[k.slots[t.Offset+i]]
+		all = append(all, b.Addr.String()+"="+b.State.String())
+	}
+	return join(all)
+}
+
+func join(all []string) string {
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), " ")
+}
+
+// Wanted returns where every frontend of the cluster should lead, given who had
+// which before.
+func (c *Cluster) Wanted(before map[maps.Frontend]service.Name) map[maps.Frontend]string {
+	all := make(claims)
+	for _, v := range c.Services {
+		for _, p := range v.Service.Ports {
+			claimPort(all, v, p)
+		}
+	}
+	out := make(map[maps.Frontend]string)
+	for f, by := range all {
+		var winner service.Name
+		for name := range by {
+			if winner == (service.Name{}) || name.Compare(winner) < 0 {
+				winner = name
+			}
+		}
+		if _, still := by[before[f]]; still {
+			winner = before[f]
+		}
+		out[f] = by[winner].String()
+	}
+	return out
+}
+
+func claimPort(all claims, v service.View, p service.Port) {
+	s := v.Service
+	add := func(a netip.Addr, port uint16, external bool) {
+		family := slices.ContainsFunc(s.ClusterIPs, func(ip netip.Addr) bool { return ip.Is4() == a.Is4() })
+		if port == 0 || !family {
+			return
+		}
+		f := maps.Frontend{Addr: a, Port: port, Proto: maps.Proto(p.Proto)}
+		if all[f] == nil {
+			all[f] = make(map[service.Name]leads)
+		}
+		if _, again := all[f][v.Name]; !again {
+			all[f][v.Name] = lead(v, p, a.Is4(), external)
+		}
+	}
+	for _, a := range s.ClusterIPs {
+		add(a, p.Port, false)
+	}
+	for _, a := range slices.Concat(s.ExternalIPs, s.LoadBalancerIPs) {
+		add(a, p.Port, true)
+	}
+	for _, a := range nodeAddrs() {
+		add(a, p.NodePort, true)
+	}
+}
+
+func lead(v service.View, p service.Port, v4, external bool) leads {
+	eps := v.Endpoints[p.PortKey]
+	l := leads{
+		Port:    maps.ServicePort{Namespace: v.Name.Namespace, Service: v.Name.Name, Port: p.Name, Proto: maps.Proto(p.Proto)}.String(),
+		Cluster: candidates(eps, v4, false),
+	}
+	switch {
+	case !external && v.Service.InternalPolicy == service.Local:
+		l.Cluster = candidates(eps, v4, true)
+	case external && v.Service.ExternalPolicy == service.Local:
+		l.ExternalLocal = true
+		l.Local = candidates(eps, v4, true)
+	}
+	return l
+}
+
+func candidates(eps []service.Endpoint, v4, local bool) string {
+	var ready, standIn []string
+	for _, e := range eps {
+		switch {
+		case e.Addr.Addr().Is4() != v4, local && e.NodeName != NodeName:
+		case e.Ready:
+			ready = append(ready, e.Addr.String()+"=active")
+		case e.Serving && e.Terminating:
+			standIn = append(standIn, e.Addr.String()+"=draining")
+		}
+	}
+	if len(ready) > 0 {
+		return join(ready)
+	}
+	return join(standIn)
+}

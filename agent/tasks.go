@@ -1,0 +1,124 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ebb-lb/ebb/agent/config"
+	"github.com/ebb-lb/ebb/agent/flows"
+	"github.com/ebb-lb/ebb/agent/health"
+	"github.com/ebb-lb/ebb/agent/metrics"
+	"github.com/ebb-lb/ebb/agent/plan"
+	"github.com/ebb-lb/ebb/loader"
+	"github.com/ebb-lb/ebb/maps"
+)
+
+const (
+	collectInterval = 10 * time.Second
+	verifyInterval  = 10 * time.Second
+	closeBound      = time.Second
+)
+
+// isConflict reports whether err is only about frontends others have.
+func isConflict(err error) bool {
+	var c *plan.ConflictError
+	return errors.As(err, &c)
+}
+
+// collect looks through the flows regularly.
+func collect(ctx context.Context, set *maps.Set, clock *loader.Clock, live *liveCounts, log *slog.Logger) error {
+	c := flows.Collector{
+		Flows: set.Flows(), HalfOpen: set.HalfOpen(), Clock: clock, Timeouts: flows.DefaultTimeouts(),
+	}
+	for {
+		r, err := c.Collect(ctx)
+		if err != nil && ctx.Err() == nil {
+			log.Error("collect flows", "error", err)
+		}
+		if err == nil {
+			counts := make(map[maps.BackendID]int, len(r.Live))
+			for owner, n := range r.Live {
+				counts[owner.ID] += n
+			}
+			live.set(counts)
+			log.Debug("collected flows", "entries", r.Entries, "half_open", r.HalfOpen, "deleted", r.Deleted)
+		}
+		if !pause(ctx, collectInterval) {
+			return nil
+		}
+	}
+}
+
+// follow has the syncer look at devices when they change, and now and then.
+func follow(ctx context.Context, a *loader.Attacher, s *syncer, log *slog.Logger) error {
+	signal := func() {
+		select {
+		case s.devices <- struct{}{}:
+		default:
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return loader.Watch(ctx, signal) })
+	g.Go(func() error {
+		for pause(ctx, verifyInterval) {
+			if err := a.Verify(); err != nil {
+				log.Warn("attachments", "error", err)
+				signal()
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// serve answers probes and scrapes.
+func serve(ctx context.Context, cfg config.Config, set *maps.Set, state *health.State, live *liveCounts, log *slog.Logger) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics.NewCollector(set, live.of), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	scrape := http.NewServeMux()
+	scrape.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return listen(ctx, "metrics", cfg.MetricsAddr, scrape, log) })
+	g.Go(func() error { return listen(ctx, "health", cfg.HealthAddr, state.Handler(), log) })
+	g.Go(func() error {
+		<-ctx.Done()
+		state.Closing()
+		return nil
+	})
+	return g.Wait()
+}
+
+// listen serves h on addr until ctx is done; an empty addr serves nothing.
+func listen(ctx context.Context, name, addr string, h http.Handler, log *slog.Logger) error {
+	if addr == "" {
+		return nil
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen for %s: %w", name, err)
+	}
+	log.Info("listening", "for", name, "addr", l.Addr().String())
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() {
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeBound)
+		defer cancel()
+		_ = srv.Shutdown(bound)
+	})
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,254 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	discoveryinformers "k8s.io/client-go/informers/discovery/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/ebb-lb/ebb/agent/service"
+)
+
+// Kubernetes fills a Store from the API server. While the server is away, the
+// Store keeps what was last known.
+type Kubernetes struct {
+	client   kubernetes.Interface
+	nodeName string
+	store    *service.Store
+	log      *slog.Logger
+}
+
+// NewKubernetes returns a source that is not running yet. nodeName is the
+// name of the Node object of the machine it runs on.
+func NewKubernetes(client kubernetes.Interface, nodeName string, store *service.Store, log *slog.Logger) *Kubernetes {
+	return &Kubernetes{client: client, nodeName: nodeName, store: store, log: log}
+}
+
+// Connect returns a client for the cluster a kubeconfig file names or, if
+// kubeconfig is empty, for the one this process runs in. It does not talk to
+// the server yet.
+func Connect(kubeconfig string) (kubernetes.Interface, error) {
+	cfg, err := restConfig(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	cfg.ContentType = "application/vnd.kubernetes.protobuf"
+	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	cfg.UserAgent = "ebb"
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("client for %s: %w", cfg.Host, err)
+	}
+	return client, nil
+}
+
+func restConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		cfg, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("in-cluster configuration: %w", err)
+		}
+		return cfg, nil
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
+	}
+	return cfg, nil
+}
+
+// Run fills the Store until ctx is done, then returns nil. The Store is synced
+// once Services, EndpointSlices and the own Node have delivered their first
+// list. It must run only once.
+func (k *Kubernetes) Run(ctx context.Context) error {
+	// A cluster that does not know the node yet must still not be without a
+	// name: it decides which endpoints are local.
+	k.store.PutNode(service.Node{Name: k.nodeName})
+
+	ctx, cancel := context.WithCancel(ctx)
+	watches := k.watches()
+	var done []chan struct{}
+	defer func() {
+		cancel()
+		for _, d := range done {
+			<-d
+		}
+	}()
+	var synced []cache.DoneChecker
+	for _, w := range watches {
+		reg, err := w.prepare(k.log)
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", w.resource, err)
+		}
+		synced = append(synced, reg.HasSyncedChecker())
+	}
+	for _, w := range watches {
+		d := make(chan struct{})
+		done = append(done, d)
+		go func() {
+			defer close(d)
+			w.informer.RunWithContext(ctx)
+		}()
+	}
+	k.awaitFirstLists(ctx, synced)
+	<-ctx.Done()
+	return nil
+}
+
+// awaitFirstLists returns when every list has reached the Store, or ctx is done.
+func (k *Kubernetes) awaitFirstLists(ctx context.Context, synced []cache.DoneChecker) {
+	for _, s := range synced {
+		select {
+		case <-s.Done():
+		case <-ctx.Done():
+			return
+		}
+	}
+	k.log.Info("first lists received", "node", k.nodeName)
+	k.store.SetSynced()
+}
+
+// resourceWatch is one informer and what its events do.
+type resourceWatch struct {
+	resource string
+	informer cache.SharedIndexInformer
+	put      func(obj any)
+	remove   func(name service.Name)
+}
+
+// watches asks the server to leave out what would be ignored here: headless
+// services, those of other proxies, other nodes.
+func (k *Kubernetes) watches() []resourceWatch {
+	return []resourceWatch{
+		{
+			resource: "services",
+			informer: coreinformers.NewFilteredServiceInformer(k.client, metav1.NamespaceAll, 0, nil,
+				func(o *metav1.ListOptions) {
+					o.LabelSelector = "!" + labelProxyName
+					o.FieldSelector = fields.OneTermNotEqualSelector("spec.clusterIP", corev1.ClusterIPNone).String()
+				}),
+			put:    k.putService,
+			remove: k.store.DeleteService,
+		},
+		{
+			resource: "endpointslices",
+			informer: discoveryinformers.NewFilteredEndpointSliceInformer(k.client, metav1.NamespaceAll, 0, nil,
+				func(o *metav1.ListOptions) { o.LabelSelector = "!" + corev1.IsHeadlessService }),
+			put:    k.putSlice,
+			remove: k.store.DeleteSlice,
+		},
+		{
+			resource: "nodes",
+			informer: coreinformers.NewFilteredNodeInformer(k.client, 0, nil,
+				func(o *metav1.ListOptions) {
+					o.FieldSelector = fields.OneTermEqualSelector("metadata.name", k.nodeName).String()
+				}),
+			put:    k.putNode,
+			remove: k.removeNode,
+		},
+	}
+}
+
+func (w resourceWatch) prepare(log *slog.Logger) (cache.ResourceEventHandlerRegistration, error) {
+	if err := w.informer.SetTransform(stripManagedFields); err != nil {
+		return nil, err
+	}
+	log = log.With("resource", w.resource)
+	err := w.informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
+		logInterruption(ctx, log, err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    w.put,
+		UpdateFunc: func(_, obj any) { w.put(obj) },
+		DeleteFunc: func(obj any) {
+			if name, ok := nameOf(obj); ok {
+				w.remove(name)
+			}
+		},
+	})
+}
+
+// logInterruption keeps quiet about what ends every watch now and then.
+func logInterruption(ctx context.Context, log *slog.Logger, err error) {
+	level := slog.LevelWarn
+	if errors.Is(err, io.EOF) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || ctx.Err() != nil {
+		level = slog.LevelDebug
+	}
+	log.Log(ctx, level, "watch interrupted", "error", err)
+}
+
+// nameOf also knows objects whose deletion was missed while the watch was
+// interrupted; of those only the key is certain.
+func nameOf(obj any) (service.Name, bool) {
+	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		namespace, name, err := cache.SplitMetaNamespaceKey(gone.Key)
+		return service.Name{Namespace: namespace, Name: name}, err == nil
+	}
+	m, ok := obj.(metav1.Object)
+	if !ok {
+		return service.Name{}, false
+	}
+	return service.Name{Namespace: m.GetNamespace(), Name: m.GetName()}, true
+}
+
+// stripManagedFields drops what is often the larger half of an object before
+// the informer keeps it.
+func stripManagedFields(obj any) (any, error) {
+	if m, ok := obj.(metav1.Object); ok {
+		m.SetManagedFields(nil)
+	}
+	return obj, nil
+}
+
+// putService also removes: a Service may turn into an ExternalName.
+func (k *Kubernetes) putService(obj any) {
+	svc, ok := obj.(*corev1.Service)
+	if !ok {
+		return
+	}
+	if converted, ok := convertService(svc); ok {
+		k.store.PutService(converted)
+		return
+	}
+	k.store.DeleteService(service.Name{Namespace: svc.Namespace, Name: svc.Name})
+}
+
+func (k *Kubernetes) putSlice(obj any) {
+	slice, ok := obj.(*discoveryv1.EndpointSlice)
+	if !ok {
+		return
+	}
+	if converted, ok := convertSlice(slice); ok {
+		k.store.PutSlice(converted)
+		return
+	}
+	k.store.DeleteSlice(service.Name{Namespace: slice.Namespace, Name: slice.Name})
+}
+
+func (k *Kubernetes) putNode(obj any) {
+	if node, ok := obj.(*corev1.Node); ok && node.Name == k.nodeName {
+		k.store.PutNode(convertNode(node))
+	}
+}
+
+func (k *Kubernetes) removeNode(name service.Name) {
+	if name.Name == k.nodeName {
+		k.store.DeleteNode()
+	}
+}
