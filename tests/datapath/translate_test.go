@@ -1,0 +1,74 @@
+package datapath
+
+import (
+	"testing"
+
+	"github.com/ebb-lb/ebb/maps"
+	"github.com/ebb-lb/ebb/tests/packet"
+	"github.com/ebb-lb/ebb/tests/rig"
+)
+
+// everyCase runs fn for both families, protocols, places and ingress hooks, each
+// with maps as good as new.
+func everyCase(t *testing.T, r *rig.Rig, fn func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool)) {
+	for _, hook := range ingressHooks {
+		for _, f := range families {
+			for _, proto := range []maps.Proto{maps.TCP, maps.UDP} {
+				for place, local := range map[string]bool{"local": true, "remote": false} {
+					t.Run(hook.String()+"/"+f.name+"/"+proto.String()+"/"+place, func(t *testing.T) {
+						r.Reset(t)
+						fn(t, hook, f, proto, local)
+					})
+				}
+			}
+		}
+	}
+}
+
+func TestConversationFromFirstToLastPacket(t *testing.T) {
+	r := rig.New(t, rig.Config{})
+	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+		c := newConversation(t, r, hook, f, proto, local).serve()
+		if proto == maps.UDP {
+			c.forward(0, "question")
+			c.reply(0, "answer")
+			c.forward(0, "again")
+			return
+		}
+		c.handshake()
+		c.forward(packet.PSH|packet.ACK, "request")
+		c.reply(packet.PSH|packet.ACK, "response, an odd length!")
+		c.forward(packet.FIN|packet.ACK, "")
+		c.reply(packet.FIN|packet.ACK, "")
+		c.forward(packet.ACK, "")
+	})
+}
+
+func TestHeadersThatMoveThePorts(t *testing.T) {
+	edits := map[string]struct {
+		edit     func(*packet.Spec)
+		family   int // index into families; -1: both
+		routable bool
+	}{
+		"IPv4 options":                 {func(s *packet.Spec) { s.IPOptions = []byte{7, 8, 4, 0, 0, 0, 0, 0} }, 0, true},
+		"one IPv6 extension header":    {func(s *packet.Spec) { s.HopByHop = true }, 1, true},
+		"three IPv6 extension headers": {func(s *packet.Spec) { s.HopByHop, s.DstOptions = true, 2 }, 1, true},
+		"a VLAN tag":                   {func(s *packet.Spec) { s.VLANs = []uint16{rig.VLAN} }, -1, false},
+		"two VLAN tags":                {func(s *packet.Spec) { s.VLANs = []uint16{7, rig.VLAN} }, -1, false},
+	}
+	r := rig.New(t, rig.Config{})
+	for name, e := range edits {
+		t.Run(name, func(t *testing.T) {
+			everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+				if e.family >= 0 && families[e.family].name != f.name || !local && !e.routable {
+					return
+				}
+				c := newConversation(t, r, hook, f, proto, local).serve()
+				c.edit = e.edit
+				c.forward(packet.SYN, "")
+				c.reply(packet.SYN|packet.ACK, "")
+				c.forward(packet.ACK, "x")
+			})
+		})
+	}
+}

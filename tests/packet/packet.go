@@ -1,0 +1,182 @@
+// Package packet builds the frames of the packet tests and tells how two of
+// them differ. Expected frames are built by the same serializer as input, with
+// checksums on, so that a wrong checksum is a difference like any other.
+package packet
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+
+	"github.com/ebb-lb/ebb/maps"
+)
+
+// Flags are TCP flags as they stand in the header.
+type Flags uint8
+
+// The TCP flags the datapath looks at, and PSH.
+const (
+	FIN Flags = 0x01
+	SYN Flags = 0x02
+	RST Flags = 0x04
+	PSH Flags = 0x08
+	ACK Flags = 0x10
+)
+
+// Spec describes a frame. It is a value: tests copy it and change what they
+// expect to be changed.
+type Spec struct {
+	SrcMAC, DstMAC net.HardwareAddr
+	VLANs          []uint16 // outermost first
+	Src, Dst       netip.AddrPort
+	Proto          maps.Proto
+	TTL            uint8 // 0: 64
+	TOS            uint8
+
+	IPOptions  []byte // IPv4, a multiple of 4 bytes
+	HopByHop   bool   // IPv6: a hop-by-hop header, and
+	DstOptions int    // that many destination option headers after it
+
+	Flags    Flags
+	Seq, Ack uint32
+
+	NoChecksum bool // UDP: the field is 0, "no checksum"
+	Payload    []byte
+}
+
+// Reply returns the spec of an answer to s: addresses and MACs turned round.
+func (s Spec) Reply() Spec {
+	s.Src, s.Dst = s.Dst, s.Src
+	s.SrcMAC, s.DstMAC = s.DstMAC, s.SrcMAC
+	s.Seq, s.Ack = s.Ack, s.Seq
+	return s
+}
+
+// IsIPv4 reports the family of the frame.
+func (s Spec) IsIPv4() bool { return s.Dst.Addr().Is4() }
+
+// Bytes serializes s, lengths and checksums filled in.
+func (s Spec) Bytes() ([]byte, error) {
+	var ls []gopacket.SerializableLayer
+	ls = append(ls, s.ethernet()...)
+	ip, network := s.network()
+	ls = append(ls, ip...)
+	transport, err := s.transport(network)
+	if err != nil {
+		return nil, err
+	}
+	ls = append(ls, transport, gopacket.Payload(s.Payload))
+	buf := gopacket.NewSerializeBuffer()
+	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+	if err := gopacket.SerializeLayers(buf, opts, ls...); err != nil {
+		return nil, fmt.Errorf("serialize %s > %s: %w", s.Src, s.Dst, err)
+	}
+	frame := buf.Bytes()
+	if s.NoChecksum {
+		at := len(frame) - len(s.Payload) - 2
+		frame[at], frame[at+1] = 0, 0
+	}
+	return frame, nil
+}
+
+func (s Spec) ethernet() []gopacket.SerializableLayer {
+	types := make([]layers.EthernetType, 0, len(s.VLANs)+1)
+	for range s.VLANs {
+		types = append(types, layers.EthernetTypeDot1Q)
+	}
+	if s.IsIPv4() {
+		types = append(types, layers.EthernetTypeIPv4)
+	} else {
+		types = append(types, layers.EthernetTypeIPv6)
+	}
+	ls := []gopacket.SerializableLayer{
+		&layers.Ethernet{SrcMAC: s.SrcMAC, DstMAC: s.DstMAC, EthernetType: types[0]},
+	}
+	for i, id := range s.VLANs {
+		ls = append(ls, &layers.Dot1Q{VLANIdentifier: id, Type: types[i+1]})
+	}
+	return ls
+}
+
+func (s Spec) network() ([]gopacket.SerializableLayer, gopacket.NetworkLayer) {
+	ttl := s.TTL
+	if ttl == 0 {
+		ttl = 64
+	}
+	if s.IsIPv4() {
+		ip := &layers.IPv4{
+			Version: 4, TTL: ttl, TOS: s.TOS, Id: 1, Flags: layers.IPv4DontFragment,
+			Protocol: layers.IPProtocol(s.Proto),
+			SrcIP:    s.Src.Addr().AsSlice(), DstIP: s.Dst.Addr().AsSlice(),
+		}
+		if len(s.IPOptions) > 0 {
+			ip.Options = []layers.IPv4Option{{
+				OptionType: s.IPOptions[0], OptionLength: uint8(len(s.IPOptions)), OptionData: s.IPOptions[2:],
+			}}
+		}
+		return []gopacket.SerializableLayer{ip}, ip
+	}
+	ip := &layers.IPv6{
+		Version: 6, HopLimit: ttl, TrafficClass: s.TOS, NextHeader: layers.IPProtocol(s.Proto),
+		SrcIP: s.Src.Addr().AsSlice(), DstIP: s.Dst.Addr().AsSlice(),
+	}
+	return append([]gopacket.SerializableLayer{ip}, s.extensions(ip)...), ip
+}
+
+// extensions are raw bytes: gopacket lays out IPv6 options its own way.
+func (s Spec) extensions(ip *layers.IPv6) []gopacket.SerializableLayer {
+	var chain []layers.IPProtocol
+	if s.HopByHop {
+		chain = append(chain, layers.IPProtocolIPv6HopByHop)
+	}
+	for range s.DstOptions {
+		chain = append(chain, layers.IPProtocolIPv6Destination)
+	}
+	if len(chain) == 0 {
+		return nil
+	}
+	ip.NextHeader = chain[0]
+	var raw gopacket.Payload
+	for i := range chain {
+		next := layers.IPProtocol(s.Proto)
+		if i+1 < len(chain) {
+			next = chain[i+1]
+		}
+		raw = append(raw, byte(next), 0, 1, 4, 0, 0, 0, 0) // PadN
+	}
+	return []gopacket.SerializableLayer{raw}
+}
+
+func (s Spec) transport(network gopacket.NetworkLayer) (gopacket.SerializableLayer, error) {
+	switch s.Proto {
+	case maps.TCP:
+		tcp := &layers.TCP{
+			SrcPort: layers.TCPPort(s.Src.Port()), DstPort: layers.TCPPort(s.Dst.Port()),
+			Seq: s.Seq, Ack: s.Ack, Window: 1024,
+			FIN: s.Flags&FIN != 0, SYN: s.Flags&SYN != 0, RST: s.Flags&RST != 0,
+			PSH: s.Flags&PSH != 0, ACK: s.Flags&ACK != 0,
+		}
+		return tcp, tcp.SetNetworkLayerForChecksum(network)
+	case maps.UDP:
+		udp := &layers.UDP{SrcPort: layers.UDPPort(s.Src.Port()), DstPort: layers.UDPPort(s.Dst.Port())}
+		return udp, udp.SetNetworkLayerForChecksum(network)
+	}
+	return nil, fmt.Errorf("protocol %s is not supported", s.Proto)
+}
+
+// Diff describes how two frames differ, "" if they do not.
+func Diff(want, got []byte) string {
+	if string(want) == string(got) {
+		return ""
+	}
+	return fmt.Sprintf("want %s\ngot  %s\nwant dump:\n%sgot dump:\n%s",
+		describe(want), describe(got), hex.Dump(want), hex.Dump(got))
+}
+
+func describe(frame []byte) string {
+	return gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default).String()
+}

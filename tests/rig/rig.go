@@ -1,0 +1,211 @@
+// Package rig runs the real programs on single frames (BPF_PROG_TEST_RUN) with
+// maps and a network namespace of their own. It knows how to fill maps and
+// what a hook answered; what an answer should have been is the tests' business.
+package rig
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/ebb-lb/ebb/loader"
+	"github.com/ebb-lb/ebb/maps"
+)
+
+// Action is what a hook did with a frame.
+type Action uint8
+
+// The actions, the same for XDP and TC.
+const (
+	Pass Action = iota // up the stack, or to the next program
+	Drop
+	Sent // XDP_TX or a redirect
+)
+
+// String returns the action in lower case.
+func (a Action) String() string {
+	return [...]string{"pass", "drop", "sent"}[a]
+}
+
+// Result is what one run of a program came to.
+type Result struct {
+	Action  Action
+	Verdict maps.Verdict
+	Frame   []byte // after the run
+}
+
+// Config is what a test may want to be different. The zero value is useful.
+type Config struct {
+	Sizes            maps.Sizes // zero fields: small defaults
+	SNATMin, SNATMax uint16     // 0: 1024-29999
+	PassUnknownFlows bool
+}
+
+// Rig is a Set of unpinned maps, the programs working on it, and a World.
+type Rig struct {
+	Set      *maps.Set
+	Programs *loader.Programs
+	World    *World
+
+	next struct {
+		service maps.ServicePortID
+		backend maps.BackendID
+		slot    uint32
+	}
+}
+
+// New loads everything; tb's end closes it.
+func New(tb testing.TB, cfg Config) *Rig {
+	tb.Helper()
+	set, err := maps.Create(cfg.sizes())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = set.Close() })
+	programs, err := loader.Load(cfg.loader(), set)
+	if err != nil {
+		tb.Fatalf("%+v", err)
+	}
+	tb.Cleanup(func() { _ = programs.Close() })
+	r := &Rig{Set: set, Programs: programs, World: newWorld(tb)}
+	if err := set.Runtime().Put(maps.Runtime{SNAT4: Node4, SNAT6: Node6}); err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+func (c Config) sizes() maps.Sizes {
+	s := maps.Sizes{Frontends: 1024, ServicePorts: 1024, Backends: 1024, Slots: 1 << 16, Flows: 1 << 14, HalfOpen: 1 << 12}
+	if c.Sizes.Flows != 0 {
+		s.Flows = c.Sizes.Flows
+	}
+	if c.Sizes.HalfOpen != 0 {
+		s.HalfOpen = c.Sizes.HalfOpen
+	}
+	return s
+}
+
+func (c Config) loader() loader.Config {
+	out := loader.Config{XDP: loader.XDPNative, SNATMin: 1024, SNATMax: 29999, DropUnknownFlows: !c.PassUnknownFlows}
+	if c.SNATMin != 0 {
+		out.SNATMin, out.SNATMax = c.SNATMin, c.SNATMax
+	}
+	return out
+}
+
+// Reset empties the maps that hold services and flows, so that one Rig serves a
+// table of cases. Counters go on counting.
+func (r *Rig) Reset(tb testing.TB) {
+	tb.Helper()
+	frontends, err := r.Set.Frontends().All()
+	r.must(tb, err)
+	for f := range frontends {
+		r.must(tb, r.Set.Frontends().Delete(f))
+	}
+	devices, err := r.Set.Devices().All()
+	r.must(tb, err)
+	for d := range devices {
+		r.must(tb, r.Set.Devices().Delete(d))
+	}
+	for _, m := range []maps.Flows{r.Set.Flows(), r.Set.HalfOpen()} {
+		var keys []maps.FlowKey
+		r.must(tb, m.Each(func(k maps.FlowKey, _ maps.Flow) bool {
+			keys = append(keys, k)
+			return true
+		}))
+		for _, k := range keys {
+			r.must(tb, m.Delete(k))
+		}
+	}
+}
+
+// Program returns the program of a hook.
+func (r *Rig) Program(h maps.Hook) *ebpf.Program {
+	return [...]*ebpf.Program{r.Programs.XDP, r.Programs.TCIngress, r.Programs.TCEgress}[h]
+}
+
+// Run puts frame through the program of hook, as if it came by the uplink.
+func (r *Rig) Run(tb testing.TB, hook maps.Hook, frame []byte) Result {
+	tb.Helper()
+	return r.RunWith(tb, hook, frame, Context{})
+}
+
+// RunWith is Run with more of the context given.
+func (r *Rig) RunWith(tb testing.TB, hook maps.Hook, frame []byte, ctx Context) Result {
+	tb.Helper()
+	before := r.counters(tb, hook)
+	opts := &ebpf.RunOptions{
+		Data:    pad(frame),
+		DataOut: make([]byte, len(pad(frame))+256),
+		Context: ctx.Bytes(hook, len(pad(frame)), r.World.Uplink),
+	}
+	var code uint32
+	err := r.World.Do(func() (err error) {
+		code, err = r.Program(hook).Run(opts)
+		return err
+	})
+	if err != nil {
+		tb.Fatalf("run %s: %v", hook, err)
+	}
+	action, err := actionOf(hook, int32(code))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return Result{Action: action, Verdict: r.counted(tb, hook, before), Frame: opts.DataOut}
+}
+
+// pad gives frame the least length the kernel runs a program on.
+func pad(frame []byte) []byte {
+	if len(frame) >= 14 {
+		return frame
+	}
+	return append(frame[:len(frame):len(frame)], make([]byte, 14-len(frame))...)
+}
+
+func actionOf(hook maps.Hook, code int32) (Action, error) {
+	if hook == maps.HookXDP {
+		switch code {
+		case 1:
+			return Drop, nil
+		case 2:
+			return Pass, nil
+		case 3, 4:
+			return Sent, nil
+		}
+	} else {
+		switch code {
+		case -1:
+			return Pass, nil
+		case 2:
+			return Drop, nil
+		case 7:
+			return Sent, nil
+		}
+	}
+	return 0, fmt.Errorf("%s returned %d", hook, code)
+}
+
+func (r *Rig) counters(tb testing.TB, hook maps.Hook) map[maps.Verdict]uint64 {
+	tb.Helper()
+	all, err := r.Set.Counters().All()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return all[hook]
+}
+
+// counted returns the verdict counted since before; each run counts one.
+func (r *Rig) counted(tb testing.TB, hook maps.Hook, before map[maps.Verdict]uint64) maps.Verdict {
+	tb.Helper()
+	var found []maps.Verdict
+	for v, n := range r.counters(tb, hook) {
+		for range n - before[v] {
+			found = append(found, v)
+		}
+	}
+	if len(found) != 1 {
+		tb.Fatalf("one run of %s counted the verdicts %v, want one", hook, found)
+	}
+	return found[0]
+}

@@ -1,0 +1,178 @@
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ebb-lb/ebb/tests/lab"
+)
+
+// The addresses of a World. Neighbours are permanent entries: nobody answers.
+var (
+	Node4    = netip.MustParseAddr("198.51.100.11")
+	Node6    = netip.MustParseAddr("2001:db8:51::11")
+	Other4   = netip.MustParseAddr("198.51.100.12") // the node remote backends are behind
+	Other6   = netip.MustParseAddr("2001:db8:51::12")
+	Gateway4 = netip.MustParseAddr("198.51.100.1")
+	Gateway6 = netip.MustParseAddr("2001:db8:51::1")
+
+	NodeMAC    = net.HardwareAddr{2, 0, 0, 0, 0, 0x11}
+	OtherMAC   = net.HardwareAddr{2, 0, 0, 0, 0, 0x12}
+	GatewayMAC = net.HardwareAddr{2, 0, 0, 0, 0, 0x01}
+)
+
+// VLAN is the tag the rig's stand-in for a VLAN device has in the devices map.
+const VLAN = 100
+
+// SmallMTU is the MTU of the routes to 10.244.3.0/24 and fd00:244:3::/64.
+const SmallMTU = 1400
+
+// World is a network namespace with an uplink, a second device, and routes: by
+// the gateway to everywhere, by the other node to its pods (10.244.2.0/24,
+// fd00:244:2::/64), by a neighbour nobody knows to 10.244.4.0/24 and
+// fd00:244:4::/64, nowhere (prohibit) to 10.244.5.0/24, by the second device to
+// 10.244.6.0/24. To the programs a VLAN device is what the devices map says it
+// is, so the second device stands in for one (not every kernel has them).
+type World struct {
+	Uplink uint32 // ifindex
+	Second uint32
+	work   chan func()
+}
+
+func newWorld(tb testing.TB) *World {
+	tb.Helper()
+	w := &World{work: make(chan func())}
+	ready := make(chan error, 1)
+	go w.run(ready)
+	if err := <-ready; err != nil {
+		tb.Fatalf("network namespace of the rig: %v", err)
+	}
+	tb.Cleanup(func() { close(w.work) })
+	return w
+}
+
+// run never unlocks its thread, so that the runtime discards it together with
+// its namespace.
+func (w *World) run(ready chan<- error) {
+	runtime.LockOSThread()
+	err := w.build()
+	ready <- err
+	if err != nil {
+		return
+	}
+	for fn := range w.work {
+		fn()
+	}
+}
+
+// Do runs fn on a thread inside the namespace.
+func (w *World) Do(fn func() error) error {
+	done := make(chan error, 1)
+	w.work <- func() { done <- fn() }
+	return <-done
+}
+
+func (w *World) build() error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	up, second, err := addDevices()
+	if err != nil {
+		return err
+	}
+	w.Uplink, w.Second = uint32(up.Attrs().Index), uint32(second.Attrs().Index)
+	return errors.Join(
+		setSysctls(),
+		addAddresses(up, "198.51.100.11/24", "2001:db8:51::11/64"),
+		addAddresses(second, "192.168.6.1/24"),
+		addNeighbours(up, GatewayMAC, Gateway4, Gateway6),
+		addNeighbours(up, OtherMAC, Other4, Other6),
+		addNeighbours(second, OtherMAC, netip.MustParseAddr("192.168.6.2")),
+		addRoutes(up, second),
+		lab.AttachPass(up.Attrs().Name),
+	)
+}
+
+func addDevices() (up, second netlink.Link, err error) {
+	for _, pair := range [][2]string{{"up0", "peer0"}, {"up1", "peer1"}} {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.HardwareAddr = pair[0], NodeMAC
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: pair[1]}); err != nil {
+			return nil, nil, fmt.Errorf("add %s: %w", pair[0], err)
+		}
+		if _, err := setUp(pair[1]); err != nil {
+			return nil, nil, err
+		}
+	}
+	if up, err = setUp("up0"); err != nil {
+		return nil, nil, err
+	}
+	second, err = setUp("up1")
+	return up, second, err
+}
+
+func setUp(name string) (netlink.Link, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", name, err)
+	}
+	return l, netlink.LinkSetUp(l)
+}
+
+func addAddresses(l netlink.Link, prefixes ...string) error {
+	for _, p := range prefixes {
+		a, err := netlink.ParseAddr(p)
+		if err != nil {
+			return err
+		}
+		a.Flags = unix.IFA_F_NODAD
+		if err := netlink.AddrAdd(l, a); err != nil {
+			return fmt.Errorf("add %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+func addNeighbours(l netlink.Link, mac net.HardwareAddr, addrs ...netip.Addr) error {
+	for _, a := range addrs {
+		n := &netlink.Neigh{LinkIndex: l.Attrs().Index, State: unix.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac}
+		if err := netlink.NeighAdd(n); err != nil {
+			return fmt.Errorf("add neighbour %s: %w", a, err)
+		}
+	}
+	return nil
+}
+
+func addRoutes(up, second netlink.Link) error {
+	first, other := up.Attrs().Index, second.Attrs().Index
+	routes := []struct {
+		dst, via string
+		mtu      int
+		dev      int
+	}{
+		{"0.0.0.0/0", "198.51.100.1", 0, first}, {"::/0", "2001:db8:51::1", 0, first},
+		{"10.244.2.0/24", "198.51.100.12", 0, first}, {"fd00:244:2::/64", "2001:db8:51::12", 0, first},
+		{"10.244.3.0/24", "198.51.100.12", SmallMTU, first}, {"fd00:244:3::/64", "2001:db8:51::12", SmallMTU, first},
+		{"10.244.4.0/24", "198.51.100.77", 0, first}, {"fd00:244:4::/64", "2001:db8:51::77", 0, first},
+		{"10.244.6.0/24", "192.168.6.2", 0, other},
+	}
+	for _, r := range routes {
+		_, dst, err := net.ParseCIDR(r.dst)
+		if err != nil {
+			return err
+		}
+		route := &netlink.Route{LinkIndex: r.dev, Dst: dst, Gw: net.ParseIP(r.via), MTU: r.mtu}
+		if err := netlink.RouteAdd(route); err != nil {
+			return fmt.Errorf("add route %s: %w", r.dst, err)
+		}
+	}
+	_, prohibited, _ := net.ParseCIDR("10.244.5.0/24")
+	return netlink.RouteAdd(&netlink.Route{Dst: prohibited, Type: unix.RTN_PROHIBIT})
+}
