@@ -1,0 +1,47 @@
+# Everything here works as root on a Debian 12 machine with Go, gcc and make.
+SHELL := /bin/bash
+
+# The one place where the BPF compiler is pinned.
+CLANG_VERSION         := 19
+export BPF2GO_CC      := clang-$(CLANG_VERSION)
+export BPF2GO_CFLAGS  := -O2 -g -Wall -Wextra -Werror -mcpu=v3
+
+TESTFLAGS ?= -shuffle=on
+ROUNDS    ?= 7
+
+.PHONY: build
+build: ## bin/ebb
+	go build -o bin/ebb ./cmd/ebb
+
+.PHONY: demo
+demo: build ## a rolling update and a killed agent on real traffic, no cluster needed
+	./bin/ebb demo $(DEMOFLAGS)
+
+.PHONY: test
+test: ## every test; needs root, and fails where a privileged test would be skipped
+	@[ "$$(id -u)" = 0 ] || { echo "make test needs root: it loads programs and makes network namespaces" >&2; exit 1; }
+	go vet ./...
+	go test -timeout 10m $(TESTFLAGS) ./...
+
+.PHONY: bench
+bench: ## ns per packet beside floor programs, in one interleaved run
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./tests/bench -args -rounds=$(ROUNDS)
+
+.PHONY: fuzz
+fuzz: ## parser and rewrite against the Go reference, until interrupted
+	go test -run '^$$' -fuzz FuzzTranslate ./tests/datapath
+
+.PHONY: generate
+generate: ## regenerate bpf/*_bpfel.{go,o} (needs clang)
+	go generate ./bpf ./tests/bench
+
+.PHONY: check-generate
+check-generate: generate ## fail if what is committed is not what the sources give
+	git diff --exit-code -- bpf tests/bench
+
+.PHONY: lint
+lint: ## formatting, staticcheck, import directions
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out" >&2; exit 1; }
+	clang-format-$(CLANG_VERSION) --dry-run -Werror bpf/*.[ch] tests/bench/*.c
+	go tool staticcheck ./...
+	go run ./tests/imports
