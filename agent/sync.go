@@ -77,7 +77,6 @@ func (s *syncer) run(ctx context.Context) error {
 		case <-s.store.Changed():
 			s.step()
 		case <-again:
-			s.store.MarkAllDirty()
 			s.step()
 		case <-s.devices:
 			s.attach()
@@ -104,7 +103,7 @@ func (s *syncer) step() {
 		return
 	}
 	s.health.Pending(time.Now())
-	failed := s.sync(s.store.Take())
+	failed := s.sync(s.take())
 	if failed == nil {
 		s.retry = 0
 		s.health.Synced()
@@ -114,12 +113,31 @@ func (s *syncer) step() {
 	s.log.Error("sync", "error", failed, "retry", s.retry)
 }
 
+// take returns what the next plan is about. A full plan deletes what it is not
+// told of: it is told everything, also when an event comes before the retry.
+func (s *syncer) take() service.Changes {
+	if s.full {
+		s.store.MarkAllDirty()
+	}
+	return s.store.Take()
+}
+
 func (s *syncer) sync(ch service.Changes) error {
 	if ch.NodeChanged || s.full {
-		if err := s.setNode(ch.Node); err != nil {
+		if s.adopt(ch.Node) && !s.full {
+			s.full = true
+			ch = s.take() // with all that was taken before, or newer
+			s.adopt(ch.Node)
+		}
+		if err := s.setRuntime(); err != nil {
 			return s.again(err)
 		}
+		s.attach()
 	}
+	return s.syncServices(ch.Services)
+}
+
+func (s *syncer) syncServices(services []service.View) error {
 	if s.reseed {
 		have, err := apply.Read(s.targets)
 		if err != nil {
@@ -127,13 +145,12 @@ func (s *syncer) sync(ch service.Changes) error {
 		}
 		s.planner, s.reseed = s.planner.Reseed(have), false
 	}
-	before := s.set.Writes()
 	p, conflicts := s.planner.Plan(time.Now(), plan.Input{
-		Services: ch.Services, NodeName: s.cfg.NodeName, NodePortAddrs: s.nodePortAddrs(),
+		Services: services, NodeName: s.cfg.NodeName, NodePortAddrs: s.nodePortAddrs(),
 		Live: s.live.of, Full: s.full,
 	})
 	result := apply.Apply(p, s.targets)
-	s.log.Info("synced", "services", len(ch.Services), "full", s.full, "writes", s.set.Writes()-before)
+	s.log.Info("synced", "services", len(services), "full", s.full, "writes", result.Writes)
 	s.full = false
 	if len(result.Failed) > 0 {
 		s.reseed = true
@@ -165,27 +182,15 @@ func (s *syncer) report(failures map[service.Name]error) error {
 	return s.again(joined(room))
 }
 
-// setNode takes over what the node's object says, and, when its addresses
-// changed, makes the next plan be about everything: node ports are on them.
-func (s *syncer) setNode(n service.Node) error {
+// adopt takes over what the node's object says and reports whether its addresses
+// changed: then the next plan has to be about everything, node ports are on them.
+func (s *syncer) adopt(n service.Node) bool {
 	if len(s.cfg.NodeAddrs) > 0 {
 		n.Addrs = s.cfg.NodeAddrs
 	}
-	if !slices.Equal(s.node.Addrs, n.Addrs) {
-		if !s.full {
-			s.full = true
-			s.store.MarkAllDirty()
-			// What was taken is contained in what is taken next.
-			s.node = n
-			return s.sync(s.store.Take())
-		}
-	}
+	changed := !slices.Equal(s.node.Addrs, n.Addrs)
 	s.node = n
-	if err := s.setRuntime(); err != nil {
-		return err
-	}
-	s.attach()
-	return nil
+	return changed
 }
 
 // setRuntime writes the addresses flows to other nodes are sent from.

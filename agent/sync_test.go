@@ -1,0 +1,92 @@
+package agent
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/ebb-lb/ebb/agent/apply"
+	"github.com/ebb-lb/ebb/agent/plan"
+	"github.com/ebb-lb/ebb/agent/service"
+	"github.com/ebb-lb/ebb/maps"
+	"github.com/ebb-lb/ebb/maps/mapstest"
+)
+
+func newTestSyncer(fake *mapstest.Fake, store *service.Store) *syncer {
+	return &syncer{
+		store: store, live: &liveCounts{}, log: slog.New(slog.DiscardHandler), full: true,
+		targets: apply.Targets{
+			Frontends: fake.Frontends(), ServicePorts: fake.ServicePorts(),
+			Backends: fake.Backends(), Slots: fake.Slots(),
+		},
+		planner: plan.New(plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12}, plan.State{}),
+	}
+}
+
+func newFake() *mapstest.Fake {
+	return mapstest.New(maps.Sizes{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12, Flows: 1, HalfOpen: 1})
+}
+
+func put(store *service.Store, name, clusterIP string) {
+	store.PutService(&service.Service{
+		Name:       service.Name{Namespace: "shop", Name: name},
+		ClusterIPs: []netip.Addr{netip.MustParseAddr(clusterIP)},
+		Ports:      []service.Port{{PortKey: service.PortKey{Proto: service.TCP}, Port: 80}},
+	})
+}
+
+func frontends(t *testing.T, fake *mapstest.Fake) map[maps.Frontend]maps.Service {
+	t.Helper()
+	all, err := fake.Frontends().All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// A full plan deletes what it is not told of. An event that comes between a
+// failed sync and its retry names one service only.
+func TestAnEventAfterAFailedSyncDeletesNothing(t *testing.T) {
+	store, fake := service.NewStore(time.Now), newFake()
+	put(store, "a", "10.96.0.1")
+	put(store, "b", "10.96.0.2")
+	store.SetSynced()
+	s := newTestSyncer(fake, store)
+	fake.FailNext(1, errors.New("refused on demand"))
+	if err := s.syncServices(s.take().Services); err == nil {
+		t.Fatal("a refused write was not reported")
+	}
+	s.full = true // as again() has it
+	put(store, "c", "10.96.0.3")
+	if err := s.syncServices(s.take().Services); err != nil {
+		t.Fatal(err)
+	}
+	if got := frontends(t, fake); len(got) != 3 {
+		t.Errorf("%d frontends, want those of 3 services: %v", len(got), got)
+	}
+}
+
+func TestASecondSyncWritesNothing(t *testing.T) {
+	store, fake := service.NewStore(time.Now), newFake()
+	put(store, "a", "10.96.0.1")
+	store.SetSynced()
+	s := newTestSyncer(fake, store)
+	if err := s.syncServices(s.take().Services); err != nil {
+		t.Fatal(err)
+	}
+	before := fake.Writes()
+	restarted := newTestSyncer(fake, store)
+	have, err := apply.Read(restarted.targets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restarted.planner = plan.New(plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12}, have)
+	if err := restarted.syncServices(restarted.take().Services); err != nil {
+		t.Fatal(err)
+	}
+	if got := fake.Writes() - before; got != 0 || before == 0 {
+		t.Errorf("%d writes after a restart and %d before, want 0 and some", got, before)
+	}
+}
