@@ -1,0 +1,64 @@
+package datapath
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/ebb-lb/ebb/maps"
+	"github.com/ebb-lb/ebb/tests/packet"
+	"github.com/ebb-lb/ebb/tests/rig"
+)
+
+// A SYN flood of ten times the size of half_open evicts other handshakes only.
+func TestASYNFloodLeavesEstablishedFlowsAlone(t *testing.T) {
+	const halfOpen = 256
+	r := rig.New(t, rig.Config{Sizes: maps.Sizes{HalfOpen: halfOpen}})
+	for _, hook := range ingressHooks {
+		for _, f := range families {
+			t.Run(hook.String()+"/"+f.name, func(t *testing.T) {
+				r.Reset(t)
+				c := newConversation(t, r, hook, f, maps.TCP, true).serve()
+				c.handshake()
+				flood(c, 10*halfOpen)
+				c.forward(packet.PSH|packet.ACK, "still here")
+				c.reply(packet.PSH|packet.ACK, "so am I")
+				if n := countFlows(t, r.Set.Flows()); n != 2 {
+					t.Errorf("%d entries in flows, want the 2 of the established flow", n)
+				}
+				later := newConversation(t, r, hook, withClient(f, 40002), maps.TCP, true)
+				later.handshake()
+			})
+		}
+	}
+}
+
+func withClient(f family, port uint16) family {
+	f.client = netip.AddrPortFrom(f.client.Addr(), port)
+	return f
+}
+
+// flood sends n SYNs, each of a client of its own, to the service of c.
+func flood(c *conversation, n int) {
+	c.t.Helper()
+	addr := c.f.client.Addr()
+	for i := range n {
+		if i%1000 == 0 {
+			addr = addr.Next()
+		}
+		src := netip.AddrPortFrom(addr, uint16(1024+i%1000))
+		got := c.run(c.hook, c.spec(src, c.f.vip, packet.SYN, ""))
+		if got.Verdict != maps.VerdictToLocal {
+			c.t.Fatalf("SYN %d of the flood: %s", i, got.Verdict)
+		}
+	}
+}
+
+func countFlows(t *testing.T, m maps.Flows) int {
+	t.Helper()
+	n := 0
+	err := m.Each(func(maps.FlowKey, maps.Flow) bool { n++; return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

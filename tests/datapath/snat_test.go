@@ -1,0 +1,65 @@
+package datapath
+
+import (
+	"testing"
+
+	"github.com/ebb-lb/ebb/maps"
+	"github.com/ebb-lb/ebb/tests/packet"
+	"github.com/ebb-lb/ebb/tests/rig"
+)
+
+// With four ports towards a backend the fifth flow is refused, and the four go on.
+func TestWithoutAFreeSourcePortAFlowIsRefused(t *testing.T) {
+	const ports = 4
+	r := rig.New(t, rig.Config{SNATMin: 2000, SNATMax: 2000 + ports - 1})
+	for _, hook := range ingressHooks {
+		for _, f := range families {
+			for _, proto := range []maps.Proto{maps.TCP, maps.UDP} {
+				t.Run(hook.String()+"/"+f.name+"/"+proto.String(), func(t *testing.T) {
+					r.Reset(t)
+					all := occupy(t, r, hook, f, proto, ports)
+					fifth := newConversation(t, r, hook, withClient(f, 50000), proto, false)
+					got := fifth.run(hook, fifth.spec(fifth.f.client, f.vip, opening(proto), ""))
+					if got.Verdict != maps.VerdictSNATExhausted || got.Action != rig.Drop {
+						t.Errorf("the fifth flow: %s and %s, want it dropped as %s", got.Action, got.Verdict, maps.VerdictSNATExhausted)
+					}
+					for _, c := range all {
+						c.forward(packet.ACK, "x")
+						c.reply(packet.ACK, "y")
+					}
+				})
+			}
+		}
+	}
+}
+
+// occupy begins n flows to one backend and checks that no two share a port.
+func occupy(t *testing.T, r *rig.Rig, hook maps.Hook, f family, proto maps.Proto, n int) []*conversation {
+	t.Helper()
+	var all []*conversation
+	seen := make(map[uint16]bool)
+	for i := range n {
+		c := newConversation(t, r, hook, withClient(f, uint16(40000+i)), proto, false)
+		if i == 0 {
+			c.serve()
+		}
+		if proto == maps.TCP {
+			c.handshake()
+		} else {
+			c.forward(0, "question")
+		}
+		if seen[c.snat] || c.snat < 2000 || c.snat > 2003 {
+			t.Fatalf("flow %d got source port %d: it is taken or out of range", i, c.snat)
+		}
+		seen[c.snat] = true
+		all = append(all, c)
+	}
+	return all
+}
+
+func opening(proto maps.Proto) packet.Flags {
+	if proto == maps.TCP {
+		return packet.SYN
+	}
+	return 0
+}
