@@ -27,9 +27,6 @@ test: ## every test; needs root, and fails where a privileged test would be skip
 bench: ## ns per packet beside floor programs, in one interleaved run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./tests/bench -args -rounds=$(ROUNDS)
 
-.PHONY: fuzz
-fuzz: ## parser and rewrite against the Go reference, until interrupted
-	go test -run '^$$' -fuzz FuzzTranslate ./tests/datapath
 
 .PHONY: generate
 generate: ## regenerate bpf/*_bpfel.{go,o} (needs clang)
