@@ -8,6 +8,7 @@ export BPF2GO_CFLAGS  := -O2 -g -Wall -Wextra -Werror -mcpu=v3
 
 TESTFLAGS ?= -shuffle=on
 ROUNDS    ?= 7
+ONLY      ?=
 
 .PHONY: build
 build: ## bin/ebb
@@ -25,7 +26,7 @@ test: ## every test; needs root, and fails where a privileged test would be skip
 
 .PHONY: bench
 bench: ## ns per packet beside floor programs, in one interleaved run
-	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./tests/bench -args -rounds=$(ROUNDS)
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./tests/bench -args -rounds=$(ROUNDS) -only="$(ONLY)"
 
 
 .PHONY: generate

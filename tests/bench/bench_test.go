@@ -5,8 +5,9 @@ import (
 	"flag"
 	"fmt"
 	"net/netip"
+	"regexp"
+	"slices"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -19,6 +20,7 @@ import (
 var (
 	rounds  = flag.Int("rounds", 7, "interleaved rounds; the least of all counts")
 	packets = flag.Int("packets", 500_000, "packets per case and round")
+	only    = flag.String("only", "", "measure only the cases whose name matches this regular expression, and what they are divided by")
 )
 
 // measure is one row: a program behind the harness, on one kind of packet.
@@ -33,7 +35,7 @@ type measure struct {
 	floor string // row whose own cost this one is divided by
 	setUp func() error
 	want  maps.Verdict // checked once; 0: a floor program
-	best  time.Duration
+	best  uint32       // ns per packet; 0: not run yet
 }
 
 func BenchmarkPackets(b *testing.B) {
@@ -49,7 +51,7 @@ func BenchmarkPackets(b *testing.B) {
 			}
 			own := s.own(m)
 			b.ReportMetric(0, "ns/op")
-			b.ReportMetric(perPacket(m.best), "ns/pkt")
+			b.ReportMetric(float64(m.best), "ns/pkt")
 			b.ReportMetric(own, "own-ns/pkt")
 			if f := s.row(m.floor); f != nil {
 				b.ReportMetric(own/s.own(f), "x-floor")
@@ -57,8 +59,6 @@ func BenchmarkPackets(b *testing.B) {
 		})
 	}
 }
-
-func perPacket(d time.Duration) float64 { return float64(d.Nanoseconds()) / float64(*packets) }
 
 // suite is the rigs, the harness, and all rows. A big flows map costs every
 // lookup its cache misses, so only the rows with a million flows get one.
@@ -84,7 +84,7 @@ func (s *suite) own(m *measure) float64 {
 	if m.hook != maps.HookXDP {
 		harness = "harness/tc"
 	}
-	return perPacket(m.best - s.row(harness).best)
+	return float64(m.best) - float64(s.row(harness).best)
 }
 
 func newSuite(b *testing.B) *suite {
@@ -105,7 +105,12 @@ func newSuite(b *testing.B) *suite {
 	}
 	addServices(b, r)
 	addServices(b, big)
-	s.rows = append(s.floors(), s.ours()...)
+	pattern, err := regexp.Compile(*only)
+	if err != nil {
+		b.Fatalf("-only: %v", err)
+	}
+	ours := slices.DeleteFunc(s.ours(), func(m *measure) bool { return !pattern.MatchString(m.name) })
+	s.rows = append(s.floors(), ours...)
 	return s
 }
 
@@ -301,20 +306,16 @@ func (s *suite) verdicts(b *testing.B, m *measure) uint64 {
 	return all[m.hook][m.want]
 }
 
-// repeat runs m n times and returns the time that took, as seen by the thread
-// that ran it.
-func (s *suite) repeat(b *testing.B, m *measure, frame []byte, n int) (took time.Duration) {
+// repeat runs m n times and returns the nanoseconds one run took.
+func (s *suite) repeat(b *testing.B, m *measure, frame []byte, n int) (took uint32) {
 	b.Helper()
 	wrap := s.floor.Programs["wrap_xdp"]
 	if m.hook != maps.HookXDP {
 		wrap = s.floor.Programs["wrap_tc"]
 	}
 	ctx := rig.Context{}
-	opts := &ebpf.RunOptions{Data: frame, Repeat: uint32(n), Context: ctx.Bytes(m.hook, len(frame), m.r.World.Uplink)}
-	err := m.r.World.Do(func() error {
-		start := time.Now()
-		_, err := wrap.Run(opts)
-		took = time.Since(start)
+	err := m.r.World.Do(func() (err error) {
+		took, err = runTimed(wrap, frame, ctx.Bytes(m.hook, len(frame), m.r.World.Uplink), n)
 		return err
 	})
 	if err != nil {
