@@ -10,6 +10,12 @@
 #define CLAIM_TRIES   32
 #define RESTORE_TRIES 4
 
+/*
+ * Handshakes that are timed: one of 8 client tuples. The clock is a tenth of
+ * what a SYN costs, and a histogram needs no more.
+ */
+#define LATENCY_SAMPLE 7
+
 #define EEXIST 17
 
 enum claim {
@@ -82,27 +88,31 @@ static __always_inline __be16 claim_port(const struct beginning *bg, __u32 i)
 	return bpf_htons(cfg_snat_min + (bg->hash + i) % range);
 }
 
+/* The reverse tuple is in half_open already: the same client again, or somebody else. */
+static __always_inline enum claim claim_again(struct beginning *bg)
+{
+	struct half_flow *h = bpf_map_lookup_elem(&half_open, &bg->reverse->key);
+
+	if (!h || !flow_pairs(bg->key, &h->flow))
+		return CLAIM_TAKEN;
+	/* Perhaps with another backend generation. */
+	h->flow.backend = bg->reverse->value.flow.backend;
+	h->flow.generation = bg->reverse->value.flow.generation;
+	h->flow.flags = bg->reverse->value.flow.flags;
+	h->flow.seen = bg->reverse->value.flow.seen;
+	h->since = bg->reverse->value.since;
+	return CLAIM_OK;
+}
+
 /* Claim the reverse tuple for a TCP handshake. See invariant 2 in conntrack.h. */
 static __always_inline enum claim claim_half_open(struct beginning *bg)
 {
-	struct half_flow *h = bpf_map_lookup_elem(&half_open, &bg->reverse->key);
 	struct flow *f;
 	long err;
 
-	if (h) {
-		if (!flow_pairs(bg->key, &h->flow))
-			return CLAIM_TAKEN;
-		/* The same client again, perhaps with another backend generation. */
-		h->flow.backend = bg->reverse->value.flow.backend;
-		h->flow.generation = bg->reverse->value.flow.generation;
-		h->flow.flags = bg->reverse->value.flow.flags;
-		h->flow.seen = bg->reverse->value.flow.seen;
-		h->since = bg->reverse->value.since;
-		return CLAIM_OK;
-	}
 	err = bpf_map_update_elem(&half_open, &bg->reverse->key, &bg->reverse->value, BPF_NOEXIST);
 	if (err)
-		return err == -EEXIST ? CLAIM_TAKEN : CLAIM_FAILED;
+		return err == -EEXIST ? claim_again(bg) : CLAIM_FAILED;
 	f = bpf_map_lookup_elem(&flows, &bg->reverse->key);
 	if (!f)
 		return CLAIM_OK;
@@ -137,17 +147,23 @@ static __always_inline void begin_with_port(struct beginning *bg, __u32 i)
 	flow_mirror(bg->key, bg->forward, &bg->reverse->key, &bg->reverse->value.flow);
 }
 
-/* One try to claim a reverse tuple, as bpf_loop() wants it. */
-static long begin_claim(__u32 i, struct beginning *bg)
+/* One try to claim a reverse tuple. True: that settles it. */
+static __always_inline bool begin_try(__u32 i, struct beginning *bg)
 {
 	enum claim c;
 
 	begin_with_port(bg, i);
 	c = bg->key->proto == IPPROTO_TCP ? claim_half_open(bg) : claim_flow(bg);
 	if (c == CLAIM_TAKEN)
-		return 0;
+		return false;
 	bg->verdict = c == CLAIM_OK ? VERDICT_NONE : VERDICT_MAP_FULL;
-	return 1;
+	return true;
+}
+
+/* All but the first try, as bpf_loop() wants it. */
+static long begin_claim(__u32 i, struct beginning *bg)
+{
+	return begin_try(i + 1, bg);
 }
 
 /* The middle of a connection whose forward half was evicted: try to find the other half. */
@@ -190,10 +206,11 @@ begin_with_backend(const struct segment *s, const struct backend *b, __u32 hash,
 		/* Only where the client's own port reaches the backend can it go on. */
 		if (out->flags & FLOW_REMOTE)
 			return cfg_unknown_flow_drop ? VERDICT_NO_FLOW : VERDICT_NOT_SERVICE;
-	} else if (s->key.proto == IPPROTO_TCP) {
+	} else if (s->key.proto == IPPROTO_TCP && !(hash & LATENCY_SAMPLE)) {
 		bg.reverse->value.since = bpf_ktime_get_ns();
 	}
-	bpf_loop(CLAIM_TRIES, begin_claim, &bg, 0);
+	if (!begin_try(0, &bg))
+		bpf_loop(CLAIM_TRIES - 1, begin_claim, &bg, 0);
 	return bg.verdict;
 }
 
@@ -237,28 +254,42 @@ static __always_inline void count_handshake(const struct flow *f, __u64 since)
 		counts->handshake[bucket]++;
 }
 
-/* The backend answers: now the client's next packet may find its way by half_open. */
-__noinline int handshake_answered(const struct flow_key *key, struct half_flow *h, __u8 tcp_flags)
+/*
+ * Make the client's next packets find the backend that answered. False: another
+ * one has answered this handshake before and is still there. Tables may change
+ * between two SYNs of one client, but it must not hear from two backends.
+ */
+static __always_inline bool handshake_lead(const struct flow_key *key, const struct half_flow *h)
 {
-	struct half_flow forward;
+	struct half_flow forward, *known;
 	struct flow_key fkey;
 
+	flow_mirror(key, &h->flow, &fkey, &forward.flow);
+	forward.since = 0;
+	known = bpf_map_lookup_elem(&half_open, &fkey);
+	if (known && !flow_pairs(key, &known->flow) && !flow_backend_gone(&known->flow))
+		return false;
+	if (!known || known->flow.backend != h->flow.backend ||
+	    known->flow.generation != h->flow.generation)
+		bpf_map_update_elem(&half_open, &fkey, &forward, BPF_ANY);
+	return true;
+}
+
+/* The backend answers. False: its answer comes too late for the client. */
+__noinline int handshake_answered(const struct flow_key *key, struct half_flow *h, __u8 tcp_flags)
+{
 	if (!key || !h)
-		return 0;
+		return 1;
 	h->flow.seen = now_tick();
 	if (tcp_flags & TCP_RST) {
 		h->flow.flags |= FLOW_RST;
-		return 0;
+		return 1;
 	}
 	if (h->since) {
 		count_handshake(&h->flow, h->since);
 		h->since = 0;
 	}
-	flow_mirror(key, &h->flow, &fkey, &forward.flow);
-	forward.since = 0;
-	if (!bpf_map_lookup_elem(&half_open, &fkey))
-		bpf_map_update_elem(&half_open, &fkey, &forward, BPF_NOEXIST);
-	return 0;
+	return handshake_lead(key, h);
 }
 
 /* The client answers its backend: from now on the flow is established. */

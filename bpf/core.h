@@ -68,25 +68,21 @@ static __always_inline enum verdict core_hit(struct packet *p, struct flow *f, s
 static __always_inline enum verdict core_answer(struct packet *p, struct half_flow *h,
 						struct outcome *o)
 {
-	handshake_answered(&p->seg.key, h, p->seg.tcp_flags);
+	if (!handshake_answered(&p->seg.key, h, p->seg.tcp_flags))
+		return VERDICT_LATE_ANSWER;
 	o->flow = &h->flow;
 	o->counts = flow_counts(&h->flow);
 	return flow_verdict(&h->flow);
 }
 
-/* The same, from its client. VERDICT_NONE: begin anew. */
+/* The same, from its client. */
 static __always_inline enum verdict core_handshake(struct packet *p, struct half_flow *h,
 						   struct outcome *o)
 {
-	if (p->seg.tcp_flags & TCP_SYN &&
-	    (h->flow.flags & FLOW_RESET || flow_backend_gone(&h->flow))) {
-		bpf_map_delete_elem(&half_open, &p->seg.key);
-		return VERDICT_NONE;
-	}
 	o->fresh = h->flow;
 	o->flow = &o->fresh;
 	o->counts = flow_counts(&o->fresh);
-	if (!(p->seg.tcp_flags & (TCP_SYN | TCP_RST)))
+	if (!(p->seg.tcp_flags & TCP_RST))
 		handshake_done(&p->seg, h);
 	return flow_verdict(&o->fresh);
 }
@@ -119,13 +115,11 @@ static __always_inline enum verdict core_miss(struct packet *p, struct outcome *
 	fe = frontend_lookup(&p->seg.key);
 	if (!fe)
 		return VERDICT_NOT_SERVICE;
-	if (p->seg.key.proto == IPPROTO_TCP) {
+	/* A SYN does not ask: claiming finds its handshake again, see handshake_lead(). */
+	if (p->seg.key.proto == IPPROTO_TCP && !(p->seg.tcp_flags & TCP_SYN)) {
 		h = bpf_map_lookup_elem(&half_open, &p->seg.key);
-		if (h && !(h->flow.flags & FLOW_REVERSE)) {
-			v = core_handshake(p, h, o);
-			if (v != VERDICT_NONE)
-				return v;
-		}
+		if (h && !(h->flow.flags & FLOW_REVERSE))
+			return core_handshake(p, h, o);
 	}
 	v = begin_flow(&p->seg, fe, &o->fresh);
 	if (v != VERDICT_NONE)

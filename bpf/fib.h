@@ -4,6 +4,7 @@
 #ifndef EBB_FIB_H
 #define EBB_FIB_H
 
+#include "conntrack.h"
 #include "nat.h"
 
 /*
@@ -58,6 +59,80 @@ static __always_inline void fib_remember(struct flow *f, const struct bpf_fib_lo
 	__builtin_memcpy((__u8 *)f->macs, fib->dmac, 6);
 	__builtin_memcpy((__u8 *)f->macs + 6, fib->smac, 6);
 	f->route = who;
+}
+
+/*
+ * The last route to a backend on another node, per CPU and for a tick, for the
+ * first packets of flows: they have no entry yet that could remember one, and
+ * asking the kernel would be a third of what a SYN costs. Backends share
+ * entries; a flow that is established asks for itself, so multipath routes
+ * spread flows as the kernel does.
+ */
+#define ROUTE_CACHE 1024
+
+struct backend_route {
+	__u32 backend;
+	__u32 generation;
+	__u32 tick;
+	__u32 ingress;
+	__u32 ifindex;
+	__u32 macs[3];
+	__u16 mtu;
+	__u16 route;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, ROUTE_CACHE);
+	__type(key, __u32);
+	__type(value, struct backend_route);
+} backend_routes SEC(".maps");
+
+static __always_inline struct backend_route *route_entry(const struct flow *f)
+{
+	__u32 key = f->backend % ROUTE_CACHE;
+
+	return bpf_map_lookup_elem(&backend_routes, &key);
+}
+
+/* Give the new flow f the route that others to its backend had just now. */
+static __always_inline void route_recall(struct flow *f, __u32 ingress)
+{
+	struct backend_route *r = route_entry(f);
+
+	if (!r || r->backend != f->backend || r->generation != f->generation ||
+	    r->tick != now_tick() || r->ingress != ingress)
+		return;
+	f->ifindex = r->ifindex;
+	f->macs[0] = r->macs[0];
+	f->macs[1] = r->macs[1];
+	f->macs[2] = r->macs[2];
+	f->mtu = r->mtu;
+	f->route = r->route;
+}
+
+static __always_inline void route_keep(const struct flow *f, __u32 ingress)
+{
+	struct backend_route *r = route_entry(f);
+
+	if (!r)
+		return;
+	r->backend = f->backend;
+	r->generation = f->generation;
+	r->tick = now_tick();
+	r->ingress = ingress;
+	r->ifindex = f->ifindex;
+	r->macs[0] = f->macs[0];
+	r->macs[1] = f->macs[1];
+	r->macs[2] = f->macs[2];
+	r->mtu = f->mtu;
+	r->route = f->route;
+}
+
+/* Whether f, a flow that begins or not, may have its route from the cache. Plain frames only. */
+static __always_inline bool route_shared(const struct flow *f, bool fresh)
+{
+	return fresh && (f->flags & (FLOW_REVERSE | FLOW_REMOTE)) == FLOW_REMOTE;
 }
 
 static __always_inline void fib_write_eth(struct packet *p, const struct flow *f)

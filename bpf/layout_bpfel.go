@@ -199,7 +199,8 @@ const (
 	LayoutVerdictVERDICT_TTL_EXPIRED    LayoutVerdict = 18
 	LayoutVerdictVERDICT_TOO_BIG        LayoutVerdict = 19
 	LayoutVerdictVERDICT_REWRITE_FAILED LayoutVerdict = 20
-	LayoutVerdictVERDICT_COUNT          LayoutVerdict = 21
+	LayoutVerdictVERDICT_LATE_ANSWER    LayoutVerdict = 21
+	LayoutVerdictVERDICT_COUNT          LayoutVerdict = 22
 	LayoutVerdictVERDICT_MAX            LayoutVerdict = 64
 )
 

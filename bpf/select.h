@@ -13,10 +13,10 @@
  */
 static __always_inline __u32 flow_hash(const struct flow_key *k)
 {
-	const __u32 *w = (const __u32 *)k;
-	__u64 h = k->proto;
+	const __u64 *w = (const __u64 *)k;
+	__u64 h = 0;
 
-	for (int i = 0; i < 9; i++) {
+	for (__u32 i = 0; i < sizeof(*k) / sizeof(*w); i++) {
 		h = (h ^ w[i]) * 0x9e3779b97f4a7c15ULL;
 		h = (h << 29) | (h >> 35);
 	}

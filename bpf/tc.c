@@ -109,7 +109,9 @@ static __always_inline int tc_answer(struct __sk_buff *skb, struct packet *p, en
 struct tc_route {
 	struct bpf_fib_lookup *fib; /* NULL: by flow->ifindex and its MAC addresses */
 	__u32 mtu;
-	bool local; /* to this node after all */
+	bool local;  /* to this node after all */
+	bool plain;  /* an Ethernet header and no tags: the route can be remembered */
+	bool shared; /* ... and by other flows to the same backend used */
 };
 
 static __always_inline enum verdict tc_resolve(struct __sk_buff *skb, struct packet *p,
@@ -134,20 +136,27 @@ static __always_inline enum verdict tc_resolve(struct __sk_buff *skb, struct pac
 		return v;
 	if (err != BPF_FIB_LKUP_RET_SUCCESS)
 		return VERDICT_NO_ROUTE;
-	if (p->l2 && !p->vlans && !skb->vlan_present)
+	if (r->plain)
 		fib_remember(f, fib, fib->ifindex, (f->route & ROUTE_NOT_XDP) | ROUTE_TC);
 	return v;
 }
 
 static __always_inline enum verdict tc_route(struct __sk_buff *skb, struct packet *p,
-					     struct flow *f, struct tc_route *r, enum verdict v)
+					     struct outcome *o, struct tc_route *r, enum verdict v)
 {
+	struct flow *f = o->flow;
 	__u32 bytes = tc_wire_len(skb, p);
 
-	r->fib = NULL;
-	r->local = false;
-	if (!(f->route & ROUTE_TC) || !p->l2 || p->vlans || skb->vlan_present)
-		return tc_resolve(skb, p, f, r, bytes, v);
+	r->plain = p->l2 && !p->vlans && !skb->vlan_present;
+	r->shared = r->plain && route_shared(f, f == &o->fresh);
+	if (r->shared)
+		route_recall(f, skb->ifindex);
+	if (!r->plain || !(f->route & ROUTE_TC)) {
+		v = tc_resolve(skb, p, f, r, bytes, v);
+		if (r->shared && f->route & ROUTE_TC)
+			route_keep(f, skb->ifindex);
+		return v;
+	}
 	r->mtu = f->mtu;
 	return bytes <= f->mtu ? v : VERDICT_TOO_BIG;
 }
@@ -189,10 +198,10 @@ static __always_inline int tc_translate(struct __sk_buff *skb, struct packet *p,
 {
 	bool routed = verdict_routes(*v);
 	struct flow *f = o->flow;
-	struct tc_route r;
+	struct tc_route r = {};
 
 	if (routed) {
-		*v = nat_ttl(p) <= 1 ? VERDICT_TTL_EXPIRED : tc_route(skb, p, f, &r, *v);
+		*v = nat_ttl(p) <= 1 ? VERDICT_TTL_EXPIRED : tc_route(skb, p, o, &r, *v);
 		if (*v == VERDICT_TTL_EXPIRED || *v == VERDICT_TOO_BIG)
 			return tc_answer(skb, p, *v, *v == VERDICT_TOO_BIG ? r.mtu : 0);
 		if (*v == VERDICT_NO_ROUTE)

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	TCMapBackendRoutes      = "backend_routes"
 	TCMapBackendStats       = "backend_stats"
 	TCMapBackends           = "backends"
 	TCMapBeginScratch       = "begin_scratch"
@@ -87,18 +88,19 @@ type TCProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TCMapSpecs struct {
-	BackendStats *ebpf.MapSpec `ebpf:"backend_stats"`
-	Backends     *ebpf.MapSpec `ebpf:"backends"`
-	BeginScratch *ebpf.MapSpec `ebpf:"begin_scratch"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	Devices      *ebpf.MapSpec `ebpf:"devices"`
-	FibScratch   *ebpf.MapSpec `ebpf:"fib_scratch"`
-	Flows        *ebpf.MapSpec `ebpf:"flows"`
-	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
-	HalfOpen     *ebpf.MapSpec `ebpf:"half_open"`
-	Runtime      *ebpf.MapSpec `ebpf:"runtime"`
-	ServicePorts *ebpf.MapSpec `ebpf:"service_ports"`
-	Slots        *ebpf.MapSpec `ebpf:"slots"`
+	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
+	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
+	Backends      *ebpf.MapSpec `ebpf:"backends"`
+	BeginScratch  *ebpf.MapSpec `ebpf:"begin_scratch"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Devices       *ebpf.MapSpec `ebpf:"devices"`
+	FibScratch    *ebpf.MapSpec `ebpf:"fib_scratch"`
+	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
+	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
+	Slots         *ebpf.MapSpec `ebpf:"slots"`
 }
 
 // TCVariableSpecs contains global variables before they are loaded into the kernel.
@@ -132,22 +134,24 @@ func (o *TCObjects) Close() error {
 //
 // It can be passed to LoadTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TCMaps struct {
-	BackendStats *ebpf.Map `ebpf:"backend_stats"`
-	Backends     *ebpf.Map `ebpf:"backends"`
-	BeginScratch *ebpf.Map `ebpf:"begin_scratch"`
-	Counters     *ebpf.Map `ebpf:"counters"`
-	Devices      *ebpf.Map `ebpf:"devices"`
-	FibScratch   *ebpf.Map `ebpf:"fib_scratch"`
-	Flows        *ebpf.Map `ebpf:"flows"`
-	Frontends    *ebpf.Map `ebpf:"frontends"`
-	HalfOpen     *ebpf.Map `ebpf:"half_open"`
-	Runtime      *ebpf.Map `ebpf:"runtime"`
-	ServicePorts *ebpf.Map `ebpf:"service_ports"`
-	Slots        *ebpf.Map `ebpf:"slots"`
+	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
+	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
+	Backends      *ebpf.Map `ebpf:"backends"`
+	BeginScratch  *ebpf.Map `ebpf:"begin_scratch"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Devices       *ebpf.Map `ebpf:"devices"`
+	FibScratch    *ebpf.Map `ebpf:"fib_scratch"`
+	Flows         *ebpf.Map `ebpf:"flows"`
+	Frontends     *ebpf.Map `ebpf:"frontends"`
+	HalfOpen      *ebpf.Map `ebpf:"half_open"`
+	Runtime       *ebpf.Map `ebpf:"runtime"`
+	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
+	Slots         *ebpf.Map `ebpf:"slots"`
 }
 
 func (m *TCMaps) Close() error {
 	return _TCClose(
+		m.BackendRoutes,
 		m.BackendStats,
 		m.Backends,
 		m.BeginScratch,

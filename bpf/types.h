@@ -150,7 +150,7 @@ struct backend_counts {
 	__u64 bytes;      /* towards the backend, layer 3 */
 	__u64 rx_packets; /* from the backend */
 	__u64 rx_bytes;
-	__u32 handshake[LATENCY_BUCKETS]; /* SYN forwarded to SYN-ACK seen */
+	__u32 handshake[LATENCY_BUCKETS]; /* SYN forwarded to SYN-ACK seen, one of 8 */
 };
 _Static_assert(sizeof(struct backend_counts) == 128, "backend_counts has holes");
 
@@ -209,7 +209,8 @@ enum verdict {
 	VERDICT_TTL_EXPIRED = 18,    /* answered with ICMP time exceeded */
 	VERDICT_TOO_BIG = 19,        /* answered with ICMP fragmentation needed / packet too big */
 	VERDICT_REWRITE_FAILED = 20, /* the kernel refused to change the packet */
-	VERDICT_COUNT = 21,
+	VERDICT_LATE_ANSWER = 21,    /* another backend answered this handshake before */
+	VERDICT_COUNT = 22,
 	VERDICT_MAX = 64, /* counters per hook */
 };
 

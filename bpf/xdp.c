@@ -74,11 +74,18 @@ static __always_inline bool xdp_resolve(struct xdp_md *ctx, struct packet *p, st
 static __always_inline bool xdp_route(struct xdp_md *ctx, struct packet *p, struct outcome *o)
 {
 	struct flow *f = o->flow;
+	bool shared = !p->vlans && route_shared(f, f == &o->fresh);
 
+	if (shared)
+		route_recall(f, ctx->ingress_ifindex);
 	if (o->confirm || f->route & ROUTE_NOT_XDP)
 		return false;
-	if (!(f->route & ROUTE_XDP) && !xdp_resolve(ctx, p, f))
-		return false;
+	if (!(f->route & ROUTE_XDP)) {
+		if (!xdp_resolve(ctx, p, f))
+			return false;
+		if (shared)
+			route_keep(f, ctx->ingress_ifindex);
+	}
 	return p->len <= f->mtu;
 }
 

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	XDPMapBackendRoutes      = "backend_routes"
 	XDPMapBackendStats       = "backend_stats"
 	XDPMapBackends           = "backends"
 	XDPMapBeginScratch       = "begin_scratch"
@@ -85,18 +86,19 @@ type XDPProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type XDPMapSpecs struct {
-	BackendStats *ebpf.MapSpec `ebpf:"backend_stats"`
-	Backends     *ebpf.MapSpec `ebpf:"backends"`
-	BeginScratch *ebpf.MapSpec `ebpf:"begin_scratch"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	Devices      *ebpf.MapSpec `ebpf:"devices"`
-	FibScratch   *ebpf.MapSpec `ebpf:"fib_scratch"`
-	Flows        *ebpf.MapSpec `ebpf:"flows"`
-	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
-	HalfOpen     *ebpf.MapSpec `ebpf:"half_open"`
-	Runtime      *ebpf.MapSpec `ebpf:"runtime"`
-	ServicePorts *ebpf.MapSpec `ebpf:"service_ports"`
-	Slots        *ebpf.MapSpec `ebpf:"slots"`
+	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
+	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
+	Backends      *ebpf.MapSpec `ebpf:"backends"`
+	BeginScratch  *ebpf.MapSpec `ebpf:"begin_scratch"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Devices       *ebpf.MapSpec `ebpf:"devices"`
+	FibScratch    *ebpf.MapSpec `ebpf:"fib_scratch"`
+	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
+	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
+	Slots         *ebpf.MapSpec `ebpf:"slots"`
 }
 
 // XDPVariableSpecs contains global variables before they are loaded into the kernel.
@@ -130,22 +132,24 @@ func (o *XDPObjects) Close() error {
 //
 // It can be passed to LoadXDPObjects or ebpf.CollectionSpec.LoadAndAssign.
 type XDPMaps struct {
-	BackendStats *ebpf.Map `ebpf:"backend_stats"`
-	Backends     *ebpf.Map `ebpf:"backends"`
-	BeginScratch *ebpf.Map `ebpf:"begin_scratch"`
-	Counters     *ebpf.Map `ebpf:"counters"`
-	Devices      *ebpf.Map `ebpf:"devices"`
-	FibScratch   *ebpf.Map `ebpf:"fib_scratch"`
-	Flows        *ebpf.Map `ebpf:"flows"`
-	Frontends    *ebpf.Map `ebpf:"frontends"`
-	HalfOpen     *ebpf.Map `ebpf:"half_open"`
-	Runtime      *ebpf.Map `ebpf:"runtime"`
-	ServicePorts *ebpf.Map `ebpf:"service_ports"`
-	Slots        *ebpf.Map `ebpf:"slots"`
+	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
+	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
+	Backends      *ebpf.Map `ebpf:"backends"`
+	BeginScratch  *ebpf.Map `ebpf:"begin_scratch"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Devices       *ebpf.Map `ebpf:"devices"`
+	FibScratch    *ebpf.Map `ebpf:"fib_scratch"`
+	Flows         *ebpf.Map `ebpf:"flows"`
+	Frontends     *ebpf.Map `ebpf:"frontends"`
+	HalfOpen      *ebpf.Map `ebpf:"half_open"`
+	Runtime       *ebpf.Map `ebpf:"runtime"`
+	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
+	Slots         *ebpf.Map `ebpf:"slots"`
 }
 
 func (m *XDPMaps) Close() error {
 	return _XDPClose(
+		m.BackendRoutes,
 		m.BackendStats,
 		m.Backends,
 		m.BeginScratch,

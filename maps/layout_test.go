@@ -103,6 +103,7 @@ func TestConstantsAreThoseOfTheDatapath(t *testing.T) {
 		{"VerdictTTLExpired", int(VerdictTTLExpired), int(bpf.LayoutVerdictVERDICT_TTL_EXPIRED)},
 		{"VerdictTooBig", int(VerdictTooBig), int(bpf.LayoutVerdictVERDICT_TOO_BIG)},
 		{"VerdictRewriteFailed", int(VerdictRewriteFailed), int(bpf.LayoutVerdictVERDICT_REWRITE_FAILED)},
+		{"VerdictLateAnswer", int(VerdictLateAnswer), int(bpf.LayoutVerdictVERDICT_LATE_ANSWER)},
 		{"VerdictCount", int(VerdictCount), int(bpf.LayoutVerdictVERDICT_COUNT)},
 		{"VerdictMax", int(VerdictMax), int(bpf.LayoutVerdictVERDICT_MAX)},
 
@@ -140,7 +141,7 @@ func TestValuesWithoutANameShowTheirNumber(t *testing.T) {
 		value fmt.Stringer
 		want  string
 	}{
-		{VerdictCount, "verdict(21)"},
+		{VerdictCount, "verdict(22)"},
 		{Verdict(255), "verdict(255)"},
 		{State(4), "state(4)"},
 		{HookCount, "hook(3)"},

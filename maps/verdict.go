@@ -35,6 +35,7 @@ const (
 	VerdictTTLExpired    // answered with ICMP time exceeded
 	VerdictTooBig        // answered with ICMP fragmentation needed or packet too big
 	VerdictRewriteFailed // the kernel refused to change the packet
+	VerdictLateAnswer    // another backend answered this handshake before
 
 	// VerdictCount is the number of verdicts with a name.
 	VerdictCount
@@ -65,6 +66,7 @@ var verdictNames = [VerdictCount]string{
 	VerdictTTLExpired:    "ttl-expired",
 	VerdictTooBig:        "too-big",
 	VerdictRewriteFailed: "rewrite-failed",
+	VerdictLateAnswer:    "late-answer",
 }
 
 // String returns the verdict as metrics and tables show it, such as

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	FloorMapBackendRoutes      = "backend_routes"
 	FloorMapBackendStats       = "backend_stats"
 	FloorMapBackends           = "backends"
 	FloorMapBeginScratch       = "begin_scratch"
@@ -107,24 +108,25 @@ type FloorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorMapSpecs struct {
-	BackendStats *ebpf.MapSpec `ebpf:"backend_stats"`
-	Backends     *ebpf.MapSpec `ebpf:"backends"`
-	BeginScratch *ebpf.MapSpec `ebpf:"begin_scratch"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	Devices      *ebpf.MapSpec `ebpf:"devices"`
-	FibScratch   *ebpf.MapSpec `ebpf:"fib_scratch"`
-	Flows        *ebpf.MapSpec `ebpf:"flows"`
-	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
-	HalfOpen     *ebpf.MapSpec `ebpf:"half_open"`
-	Ideal16      *ebpf.MapSpec `ebpf:"ideal16"`
-	Ideal4       *ebpf.MapSpec `ebpf:"ideal4"`
-	IdealNew     *ebpf.MapSpec `ebpf:"ideal_new"`
-	Runtime      *ebpf.MapSpec `ebpf:"runtime"`
-	ServicePorts *ebpf.MapSpec `ebpf:"service_ports"`
-	Slots        *ebpf.MapSpec `ebpf:"slots"`
-	TargetTc     *ebpf.MapSpec `ebpf:"target_tc"`
-	TargetXdp    *ebpf.MapSpec `ebpf:"target_xdp"`
-	Wrap         *ebpf.MapSpec `ebpf:"wrap"`
+	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
+	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
+	Backends      *ebpf.MapSpec `ebpf:"backends"`
+	BeginScratch  *ebpf.MapSpec `ebpf:"begin_scratch"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Devices       *ebpf.MapSpec `ebpf:"devices"`
+	FibScratch    *ebpf.MapSpec `ebpf:"fib_scratch"`
+	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
+	Ideal16       *ebpf.MapSpec `ebpf:"ideal16"`
+	Ideal4        *ebpf.MapSpec `ebpf:"ideal4"`
+	IdealNew      *ebpf.MapSpec `ebpf:"ideal_new"`
+	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
+	Slots         *ebpf.MapSpec `ebpf:"slots"`
+	TargetTc      *ebpf.MapSpec `ebpf:"target_tc"`
+	TargetXdp     *ebpf.MapSpec `ebpf:"target_xdp"`
+	Wrap          *ebpf.MapSpec `ebpf:"wrap"`
 }
 
 // FloorVariableSpecs contains global variables before they are loaded into the kernel.
@@ -158,28 +160,30 @@ func (o *FloorObjects) Close() error {
 //
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorMaps struct {
-	BackendStats *ebpf.Map `ebpf:"backend_stats"`
-	Backends     *ebpf.Map `ebpf:"backends"`
-	BeginScratch *ebpf.Map `ebpf:"begin_scratch"`
-	Counters     *ebpf.Map `ebpf:"counters"`
-	Devices      *ebpf.Map `ebpf:"devices"`
-	FibScratch   *ebpf.Map `ebpf:"fib_scratch"`
-	Flows        *ebpf.Map `ebpf:"flows"`
-	Frontends    *ebpf.Map `ebpf:"frontends"`
-	HalfOpen     *ebpf.Map `ebpf:"half_open"`
-	Ideal16      *ebpf.Map `ebpf:"ideal16"`
-	Ideal4       *ebpf.Map `ebpf:"ideal4"`
-	IdealNew     *ebpf.Map `ebpf:"ideal_new"`
-	Runtime      *ebpf.Map `ebpf:"runtime"`
-	ServicePorts *ebpf.Map `ebpf:"service_ports"`
-	Slots        *ebpf.Map `ebpf:"slots"`
-	TargetTc     *ebpf.Map `ebpf:"target_tc"`
-	TargetXdp    *ebpf.Map `ebpf:"target_xdp"`
-	Wrap         *ebpf.Map `ebpf:"wrap"`
+	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
+	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
+	Backends      *ebpf.Map `ebpf:"backends"`
+	BeginScratch  *ebpf.Map `ebpf:"begin_scratch"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Devices       *ebpf.Map `ebpf:"devices"`
+	FibScratch    *ebpf.Map `ebpf:"fib_scratch"`
+	Flows         *ebpf.Map `ebpf:"flows"`
+	Frontends     *ebpf.Map `ebpf:"frontends"`
+	HalfOpen      *ebpf.Map `ebpf:"half_open"`
+	Ideal16       *ebpf.Map `ebpf:"ideal16"`
+	Ideal4        *ebpf.Map `ebpf:"ideal4"`
+	IdealNew      *ebpf.Map `ebpf:"ideal_new"`
+	Runtime       *ebpf.Map `ebpf:"runtime"`
+	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
+	Slots         *ebpf.Map `ebpf:"slots"`
+	TargetTc      *ebpf.Map `ebpf:"target_tc"`
+	TargetXdp     *ebpf.Map `ebpf:"target_xdp"`
+	Wrap          *ebpf.Map `ebpf:"wrap"`
 }
 
 func (m *FloorMaps) Close() error {
 	return _FloorClose(
+		m.BackendRoutes,
 		m.BackendStats,
 		m.Backends,
 		m.BeginScratch,
