@@ -30,15 +30,29 @@ struct reverse_half {
 	struct half_flow value;
 };
 
+/* Both halves of a flow: keys and values the maps take from any function, see conntrack.h. */
+struct halves {
+	struct flow_key key; /* of the client's packets */
+	struct flow forward;
+	struct reverse_half reverse;
+};
+
 /* Room for one of them per CPU: the stack is short, see fib_scratch. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct reverse_half);
+	__type(value, struct halves);
 } begin_scratch SEC(".maps");
 
-/* A flow about to begin. forward is built up in place, where the caller wants it. */
+static __always_inline struct halves *halves_room(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&begin_scratch, &zero);
+}
+
+/* A flow about to begin. */
 struct beginning {
 	const struct flow_key *key; /* of the client's packets */
 	struct flow *forward;
@@ -181,59 +195,60 @@ static long begin_restore(__u32 i, struct beginning *bg)
 	return 1;
 }
 
-/* Begin a flow to backend b. VERDICT_NONE: out is its forward half. */
-static __always_inline enum verdict
-begin_with_backend(const struct segment *s, const struct backend *b, __u32 hash, struct flow *out)
+/* Begin a flow to backend b. VERDICT_NONE: room->forward is its forward half. */
+static __always_inline enum verdict begin_with_backend(const struct segment *s,
+						       const struct backend *b, __u32 hash,
+						       struct halves *room)
 {
-	__u32 zero = 0;
 	struct beginning bg = {
-		.key = &s->key,
-		.forward = out,
-		.reverse = bpf_map_lookup_elem(&begin_scratch, &zero),
+		.key = &room->key,
+		.forward = &room->forward,
+		.reverse = &room->reverse,
 		.hash = hash,
 		.verdict = VERDICT_SNAT_EXHAUSTED,
 	};
 
-	if (!bg.reverse)
-		return VERDICT_MAP_FULL;
-	bg.reverse->value.since = 0;
-	if (!begin_prepare(s, b, out))
+	room->reverse.value.since = 0;
+	if (!begin_prepare(s, b, &room->forward))
 		return VERDICT_NO_ROUTE;
 	if (s->key.proto == IPPROTO_TCP && !(s->tcp_flags & TCP_SYN)) {
 		bpf_loop(RESTORE_TRIES, begin_restore, &bg, 0);
 		if (bg.verdict == VERDICT_NONE)
 			return VERDICT_NONE;
 		/* Only where the client's own port reaches the backend can it go on. */
-		if (out->flags & FLOW_REMOTE)
+		if (room->forward.flags & FLOW_REMOTE)
 			return cfg_unknown_flow_drop ? VERDICT_NO_FLOW : VERDICT_NOT_SERVICE;
 	} else if (s->key.proto == IPPROTO_TCP && !(hash & LATENCY_SAMPLE)) {
-		bg.reverse->value.since = bpf_ktime_get_ns();
+		room->reverse.value.since = bpf_ktime_get_ns();
 	}
 	if (!begin_try(0, &bg))
 		bpf_loop(CLAIM_TRIES - 1, begin_claim, &bg, 0);
 	return bg.verdict;
 }
 
-__noinline int begin_flow(const struct segment *s, const struct frontend *fe, struct flow *out)
+/* Begin a flow by frontend fe. VERDICT_NONE: its forward half is in halves_room(). */
+__noinline int begin_flow(const struct segment *s, const struct frontend *fe)
 {
+	struct halves *room = halves_room();
 	struct backend_counts *counts;
 	struct backend *b;
 	enum verdict v;
 	__u32 hash;
 
-	if (!s || !fe || !out)
+	if (!s || !fe || !room)
 		return VERDICT_MAP_FULL;
-	hash = flow_hash(&s->key);
-	__builtin_memset(out, 0, sizeof(*out));
-	b = select_backend(fe, hash, &out->backend);
+	room->key = s->key;
+	__builtin_memset(&room->forward, 0, sizeof(room->forward));
+	hash = flow_hash(&room->key);
+	b = select_backend(fe, hash, &room->forward.backend);
 	if (!b)
 		return VERDICT_NO_BACKEND;
-	v = begin_with_backend(s, b, hash, out);
+	v = begin_with_backend(s, b, hash, room);
 	if (v != VERDICT_NONE || s->key.proto != IPPROTO_UDP)
 		return v;
-	if (bpf_map_update_elem(&flows, &s->key, out, BPF_ANY))
+	if (bpf_map_update_elem(&flows, &room->key, &room->forward, BPF_ANY))
 		return VERDICT_MAP_FULL;
-	counts = bpf_map_lookup_elem(&backend_stats, &out->backend);
+	counts = bpf_map_lookup_elem(&backend_stats, &room->forward.backend);
 	if (counts)
 		counts->opened++;
 	return VERDICT_NONE;
@@ -292,29 +307,37 @@ __noinline int handshake_answered(const struct flow_key *key, struct half_flow *
 	return handshake_lead(key, h);
 }
 
-/* The client answers its backend: from now on the flow is established. */
+/*
+ * The client answers its backend: from now on the flow is established. Its
+ * forward half is left in halves_room().
+ */
 __noinline int handshake_done(const struct segment *s, struct half_flow *h)
 {
+	struct halves *room = halves_room();
 	struct backend_counts *counts;
-	struct flow_key rkey;
-	struct flow reverse;
+	struct flow *reverse;
+	struct flow_key *rkey;
 
-	if (!s || !h)
+	if (!s || !h || !room)
 		return 0;
 	h->flow.seen = now_tick();
 	h->flow.ack = s->ack;
-	flow_mirror(&s->key, &h->flow, &rkey, &reverse);
-	if (bpf_map_update_elem(&flows, &rkey, &reverse, BPF_NOEXIST) == 0 &&
-	    bpf_map_update_elem(&flows, &s->key, &h->flow, BPF_NOEXIST) == 0) {
-		counts = flow_counts(&h->flow);
+	room->key = s->key;
+	room->forward = h->flow;
+	rkey = &room->reverse.key;
+	reverse = &room->reverse.value.flow;
+	flow_mirror(&room->key, &room->forward, rkey, reverse);
+	if (bpf_map_update_elem(&flows, rkey, reverse, BPF_NOEXIST) == 0 &&
+	    bpf_map_update_elem(&flows, &room->key, &room->forward, BPF_NOEXIST) == 0) {
+		counts = flow_counts(&room->forward);
 		if (counts)
 			counts->opened++;
 	}
 	/* Still to be found there if flows took neither. */
-	if (!bpf_map_lookup_elem(&flows, &s->key))
+	if (!bpf_map_lookup_elem(&flows, &room->key))
 		return 0;
-	bpf_map_delete_elem(&half_open, &s->key);
-	bpf_map_delete_elem(&half_open, &rkey);
+	bpf_map_delete_elem(&half_open, &room->key);
+	bpf_map_delete_elem(&half_open, rkey);
 	return 0;
 }
 

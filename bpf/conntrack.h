@@ -15,7 +15,9 @@
  *     once a tick (flow_refresh), or on SYN, FIN and RST (flow_control).
  *
  * Functions that are not inlined are global, so that the verifier looks at each
- * once and not once per caller; it wants their pointers checked.
+ * once and not once per caller; it wants their pointers checked. Before Linux
+ * 6.2 it does not take such a pointer for a key or value of a map ("R2 type=mem
+ * expected=fp, pkt, pkt_meta, map_key, map_value"): those are copied.
  */
 #ifndef EBB_CONNTRACK_H
 #define EBB_CONNTRACK_H
@@ -101,14 +103,17 @@ static __always_inline bool flow_closed(__u32 flags)
 /* The backend this flow was given to, or NULL if its index has another one now. */
 static __always_inline struct backend *flow_backend(const struct flow *f)
 {
-	struct backend *b = bpf_map_lookup_elem(&backends, &f->backend);
+	__u32 index = f->backend;
+	struct backend *b = bpf_map_lookup_elem(&backends, &index);
 
 	return b && b->generation == f->generation ? b : NULL;
 }
 
 static __always_inline struct backend_counts *flow_counts(const struct flow *f)
 {
-	return flow_backend(f) ? bpf_map_lookup_elem(&backend_stats, &f->backend) : NULL;
+	__u32 index = f->backend;
+
+	return flow_backend(f) ? bpf_map_lookup_elem(&backend_stats, &index) : NULL;
 }
 
 static __always_inline bool flow_backend_gone(const struct flow *f)
@@ -121,16 +126,17 @@ static __always_inline bool flow_backend_gone(const struct flow *f)
 /* Forget a flow and its counterpart, unless that belongs to another flow. */
 __noinline int flow_forget(const struct flow_key *key, const struct flow *f)
 {
-	struct flow_key other;
+	struct flow_key k; /* one for both: the stack is short */
 	struct flow *peer;
 
 	if (!key || !f)
 		return 0;
-	flow_mirror_key(f, key->proto, &other);
-	peer = bpf_map_lookup_elem(&flows, &other);
-	bpf_map_delete_elem(&flows, key);
+	flow_mirror_key(f, key->proto, &k);
+	peer = bpf_map_lookup_elem(&flows, &k);
 	if (peer && flow_pairs(key, peer))
-		bpf_map_delete_elem(&flows, &other);
+		bpf_map_delete_elem(&flows, &k);
+	k = *key;
+	bpf_map_delete_elem(&flows, &k);
 	return 0;
 }
 
@@ -153,13 +159,16 @@ static __always_inline struct flow *flow_peer(const struct flow_key *key, const 
 /* Once a tick: keep both halves alive together. False: this flow lost its tuple. */
 __noinline int flow_refresh(const struct flow_key *key, struct flow *f, __u32 now)
 {
+	struct flow_key own;
+
 	if (!key || !f)
 		return 0;
 	f->seen = now;
 	f->route = 0;
 	if (flow_peer(key, f))
 		return 1;
-	bpf_map_delete_elem(&flows, key);
+	own = *key;
+	bpf_map_delete_elem(&flows, &own);
 	return 0;
 }
 

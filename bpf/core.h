@@ -10,10 +10,10 @@
 
 /* What a hook has to carry out. */
 struct outcome {
-	struct flow *flow;             /* the rewrite; a map value, or fresh; NULL: none */
+	struct flow *flow;             /* the rewrite; NULL: none */
 	struct backend_counts *counts; /* of its backend; NULL: its index has another one now */
 	bool confirm;                  /* let the kernel confirm the neighbour this time */
-	struct flow fresh;
+	bool fresh;                    /* flow is not an entry yet, but a copy */
 };
 
 /* Every 16th tick an active flow takes one packet through the kernel's neighbour code. */
@@ -75,16 +75,24 @@ static __always_inline enum verdict core_answer(struct packet *p, struct half_fl
 	return flow_verdict(&h->flow);
 }
 
-/* The same, from its client. */
-static __always_inline enum verdict core_handshake(struct packet *p, struct half_flow *h,
-						   struct outcome *o)
+/* Have the forward half in room carried out. */
+static __always_inline enum verdict core_fresh(struct halves *room, struct outcome *o)
 {
-	o->fresh = h->flow;
-	o->flow = &o->fresh;
-	o->counts = flow_counts(&o->fresh);
-	if (!(p->seg.tcp_flags & TCP_RST))
+	o->flow = &room->forward;
+	o->fresh = true;
+	o->counts = flow_counts(&room->forward);
+	return flow_verdict(&room->forward);
+}
+
+/* The same, from its client. The entry may go while its copy is used. */
+static __always_inline enum verdict core_handshake(struct packet *p, struct half_flow *h,
+						   struct halves *room, struct outcome *o)
+{
+	if (p->seg.tcp_flags & TCP_RST)
+		room->forward = h->flow;
+	else
 		handshake_done(&p->seg, h);
-	return flow_verdict(&o->fresh);
+	return core_fresh(room, o);
 }
 
 /* Whether this packet may be an answer to a source port of ours. */
@@ -103,6 +111,7 @@ static __always_inline bool to_snat(const struct packet *p)
 /* A packet that belongs to no flow, arriving at an uplink. */
 static __always_inline enum verdict core_miss(struct packet *p, struct outcome *o)
 {
+	struct halves *room = halves_room();
 	struct frontend *fe;
 	struct half_flow *h;
 	enum verdict v;
@@ -115,18 +124,16 @@ static __always_inline enum verdict core_miss(struct packet *p, struct outcome *
 	fe = frontend_lookup(&p->seg.key);
 	if (!fe)
 		return VERDICT_NOT_SERVICE;
+	if (!room)
+		return VERDICT_MAP_FULL;
 	/* A SYN does not ask: claiming finds its handshake again, see handshake_lead(). */
 	if (p->seg.key.proto == IPPROTO_TCP && !(p->seg.tcp_flags & TCP_SYN)) {
 		h = bpf_map_lookup_elem(&half_open, &p->seg.key);
 		if (h && !(h->flow.flags & FLOW_REVERSE))
-			return core_handshake(p, h, o);
+			return core_handshake(p, h, room, o);
 	}
-	v = begin_flow(&p->seg, fe, &o->fresh);
-	if (v != VERDICT_NONE)
-		return v;
-	o->flow = &o->fresh;
-	o->counts = flow_counts(&o->fresh);
-	return flow_verdict(&o->fresh);
+	v = begin_flow(&p->seg, fe);
+	return v == VERDICT_NONE ? core_fresh(room, o) : v;
 }
 
 static __always_inline enum verdict core_ingress(struct packet *p, struct outcome *o)
@@ -175,6 +182,7 @@ static __always_inline void core_init(struct outcome *o)
 	o->flow = NULL;
 	o->counts = NULL;
 	o->confirm = false;
+	o->fresh = false;
 }
 
 static __always_inline bool verdict_passes(enum verdict v)

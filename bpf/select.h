@@ -55,12 +55,13 @@ static __always_inline struct backend *select_backend(const struct frontend *fe,
 	slot = bpf_map_lookup_elem(&slots, &pos);
 	if (!slot)
 		return NULL;
-	*index = *slot;
-	b = bpf_map_lookup_elem(&backends, index);
+	pos = *slot;
+	b = bpf_map_lookup_elem(&backends, &pos);
 	if (!b || b->service_port != fe->service_port)
 		return NULL;
 	if (b->state != BACKEND_ACTIVE && b->state != BACKEND_DRAINING)
 		return NULL;
+	*index = pos;
 	return b;
 }
 

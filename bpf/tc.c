@@ -148,7 +148,7 @@ static __always_inline enum verdict tc_route(struct __sk_buff *skb, struct packe
 	__u32 bytes = tc_wire_len(skb, p);
 
 	r->plain = p->l2 && !p->vlans && !skb->vlan_present;
-	r->shared = r->plain && route_shared(f, f == &o->fresh);
+	r->shared = r->plain && route_shared(f, o->fresh);
 	if (r->shared)
 		route_recall(f, skb->ifindex);
 	if (!r->plain || !(f->route & ROUTE_TC)) {
@@ -198,6 +198,7 @@ static __always_inline int tc_translate(struct __sk_buff *skb, struct packet *p,
 {
 	bool routed = verdict_routes(*v);
 	struct flow *f = o->flow;
+	/* Linux 6.1 minds that clang reads r before it asks routed. */
 	struct tc_route r = {};
 
 	if (routed) {

@@ -74,7 +74,7 @@ static __always_inline bool xdp_resolve(struct xdp_md *ctx, struct packet *p, st
 static __always_inline bool xdp_route(struct xdp_md *ctx, struct packet *p, struct outcome *o)
 {
 	struct flow *f = o->flow;
-	bool shared = !p->vlans && route_shared(f, f == &o->fresh);
+	bool shared = !p->vlans && route_shared(f, o->fresh);
 
 	if (shared)
 		route_recall(f, ctx->ingress_ifindex);
