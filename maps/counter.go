@@ -1,6 +1,7 @@
 package maps
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -16,32 +17,43 @@ type Counters struct{ m *ebpf.Map }
 // summed over CPUs. Every verdict known by name is there, also at 0; others,
 // of a newer datapath, where they were counted.
 func (a Counters) All() (map[Hook]map[Verdict]uint64, error) {
+	keys, sums, err := a.read()
+	if err != nil {
+		return nil, fmt.Errorf("read counters: %w", err)
+	}
 	out := make(map[Hook]map[Verdict]uint64, HookCount)
 	for hook := range HookCount {
 		out[hook] = make(map[Verdict]uint64)
-		for v := range VerdictMax {
-			n, err := a.get(hook, v)
-			if err != nil {
-				return nil, fmt.Errorf("read counter %s %s: %w", hook, v, err)
-			}
-			if n > 0 || v.known() {
-				out[hook][v] = n
-			}
+	}
+	for i, key := range keys {
+		hook, v := Hook(key/uint32(VerdictMax)), Verdict(key%uint32(VerdictMax))
+		if sums[i] > 0 || v.known() {
+			out[hook][v] = sums[i]
 		}
 	}
 	return out, nil
 }
 
-func (a Counters) get(h Hook, v Verdict) (uint64, error) {
-	var cpus []uint64
-	if err := a.m.Lookup(uint32(h)*uint32(VerdictMax)+uint32(v), &cpus); err != nil {
-		return 0, err
+// read returns every key and its value summed over CPUs, by one system call.
+func (a Counters) read() (keys []uint32, sums []uint64, err error) {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, nil, err
 	}
-	var sum uint64
-	for _, n := range cpus {
-		sum += n
+	n := int(HookCount) * int(VerdictMax)
+	keys, sums = make([]uint32, n), make([]uint64, n)
+	values := make([]uint64, n*cpus)
+	got, err := a.m.BatchLookup(new(ebpf.MapBatchCursor), keys, values, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, nil, err
 	}
-	return sum, nil
+	if got != n {
+		return nil, nil, fmt.Errorf("%d entries instead of %d", got, n)
+	}
+	for i := range values {
+		sums[i/cpus] += values[i]
+	}
+	return keys, sums, nil
 }
 
 // Stats is access to the map backend_stats: what each backend has done. Only

@@ -108,6 +108,12 @@ func (r *Rig) Reset(tb testing.TB) {
 	for d := range devices {
 		r.must(tb, r.Set.Devices().Delete(d))
 	}
+	r.ResetFlows(tb)
+}
+
+// ResetFlows empties the maps that hold flows.
+func (r *Rig) ResetFlows(tb testing.TB) {
+	tb.Helper()
 	for _, m := range []maps.Flows{r.Set.Flows(), r.Set.HalfOpen()} {
 		var keys []maps.FlowKey
 		r.must(tb, m.Each(func(k maps.FlowKey, _ maps.Flow) bool {
