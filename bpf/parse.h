@@ -64,6 +64,12 @@ static __always_inline void addr_from_v6(union ip_addr *a, const __be32 v6[4])
 	a->w[3] = v6[3];
 }
 
+/* Such an address stands for IPv4 in keys, and has no business in an IPv6 packet. */
+static __always_inline bool addr_v4_mapped(const __be32 v6[4])
+{
+	return !v6[0] && !v6[1] && v6[2] == bpf_htonl(0xffff);
+}
+
 static __always_inline enum verdict parse_l4(struct packet *p, void *data_end)
 {
 	__u16 l4_len = p->len - (p->l4_off - p->l3_off);
@@ -128,6 +134,8 @@ static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end)
 		return VERDICT_MALFORMED;
 	total = bpf_ntohs(ip->len) + sizeof(*ip);
 	if ((*(__u8 *)ip) >> 4 != 6 || total > 0xffff)
+		return VERDICT_MALFORMED;
+	if (addr_v4_mapped(ip->src) || addr_v4_mapped(ip->dst))
 		return VERDICT_MALFORMED;
 	p->len = total;
 	next = ip->next;
