@@ -9,6 +9,7 @@ export BPF2GO_CFLAGS  := -O2 -g -Wall -Wextra -Werror -mcpu=v3
 TESTFLAGS ?= -shuffle=on
 ROUNDS    ?= 7
 ONLY      ?=
+FUZZTIME  ?= 60s
 
 .PHONY: build
 build: ## bin/ebb
@@ -28,6 +29,9 @@ test: ## every test; needs root, and fails where a privileged test would be skip
 bench: ## ns per packet beside floor programs, in one interleaved run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./tests/bench -args -rounds=$(ROUNDS) -only="$(ONLY)"
 
+.PHONY: fuzz
+fuzz: ## odd frames, the programs against the Go reference; FUZZTIME=0: until interrupted
+	go test -run '^$$' -fuzz FuzzTranslate $(if $(filter-out 0,$(FUZZTIME)),-fuzztime $(FUZZTIME)) ./tests/fuzz
 
 .PHONY: generate
 generate: ## regenerate bpf/*_bpfel.{go,o} (needs clang)
