@@ -48,17 +48,43 @@ func (p *pair) check(tb testing.TB, frame []byte) [maps.HookCount]maps.Verdict {
 		}
 		p.restore(tb)
 		want := Translate(frame, hook, p.world)
-		p.checkHook(tb, hook, frame, want)
+		port := p.checkHook(tb, hook, frame, want)
+		p.checkAnswer(tb, hook, frame, want, port)
 		verdicts[hook] = want.Verdict
 	}
 	return verdicts
 }
 
-// checkHook sends frame twice: a packet that is sent again becomes the same,
-// by what was remembered the first time.
-func (p *pair) checkHook(tb testing.TB, hook maps.Hook, frame []byte, want Expectation) {
+// checkAnswer sends the answer to a frame that began a connection.
+func (p *pair) checkAnswer(tb testing.TB, hook maps.Hook, frame []byte, want Expectation, port uint16) {
 	tb.Helper()
-	var port uint16
+	if !want.Begins || want.Verdict != maps.VerdictToLocal && want.Verdict != maps.VerdictToRemote {
+		return
+	}
+	remote := want.Verdict == maps.VerdictToRemote
+	if remote && !behindGateway(frame) {
+		return
+	}
+	if !remote {
+		hook = maps.HookTCEgress
+	}
+	answer, world := p.world.Answer(frame, want.Frame(port), remote)
+	if runs(hook, answer) {
+		p.checkHook(tb, hook, answer, Translate(answer, hook, world))
+	}
+}
+
+// behindGateway reports whether the answer to frame goes by the gateway, as
+// surely not to each address that a mutation makes.
+func behindGateway(frame []byte) bool {
+	p, _ := parse(frame)
+	return slices.ContainsFunc(families(), func(f family) bool { return f.client == p.key.Src.Addr() })
+}
+
+// checkHook sends frame twice: a packet that is sent again becomes the same,
+// by what was remembered the first time. It returns the source port it got.
+func (p *pair) checkHook(tb testing.TB, hook maps.Hook, frame []byte, want Expectation) (port uint16) {
+	tb.Helper()
 	left := 0
 	for range 2 {
 		got := p.rig.Run(tb, hook, frame)
@@ -75,6 +101,7 @@ func (p *pair) checkHook(tb testing.TB, hook maps.Hook, frame []byte, want Expec
 	if left == 2 {
 		tb.Fatalf("%s left a packet to TC twice in a row:\n%s", hook, hex.Dump(frame))
 	}
+	return port
 }
 
 // learn returns the source port that the programs chose.

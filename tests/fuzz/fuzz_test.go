@@ -10,7 +10,7 @@ import (
 
 var (
 	seed    = flag.Uint64("seed", 1, "of the random packets")
-	packets = flag.Int("packets", 2000, "random packets")
+	packets = flag.Int("packets", 1500, "random packets")
 )
 
 // The programs do with every frame what the reference says.

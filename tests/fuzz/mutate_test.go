@@ -148,7 +148,7 @@ func setFlags(r *rand.Rand, b []byte, p *headers) []byte {
 
 func setFragment(r *rand.Rand, b []byte, p *headers) []byte {
 	if p.v4 {
-		binary.BigEndian.PutUint16(b[p.l3+6:], number(r))
+		binary.BigEndian.PutUint16(b[p.l3+6:], pick(r, []uint16{0x2000, 0x4000, 0x2001, 1, number(r)}))
 	} else {
 		b[p.l3+6] = byte(pick(r, []int{hopByHop, routing, fragment, destination, icmp6, int(maps.TCP), int(maps.UDP)}))
 	}

@@ -24,7 +24,7 @@ func seeds(tb testing.TB) [][]byte {
 			}
 		}
 	}
-	return append(all, misshapen(tb)...)
+	return slices.Concat(all, misshapen(tb), edges(tb))
 }
 
 // talk is packets of both sides of connections: known, and just begun.
@@ -99,7 +99,9 @@ func wrong(tb testing.TB, d dialogue) [][]byte {
 		func(b []byte) { binary.BigEndian.PutUint16(b[length:], 1500) },
 		func(b []byte) { b[p.l3] = 0x55 },
 		func(b []byte) { b[p.l3] = b[p.l3]&0xf0 | 0xf },
-		func(b []byte) { b[p.l3+6] = fragment }, // of IPv4: the first one of several
+		func(b []byte) { b[p.l3+6] = fragment }, // of IPv4: one in the middle
+		func(b []byte) { b[p.l3+6] = 0x20 },     // of IPv4: the first one
+		func(b []byte) { b[p.l3+7] = 1 },        // of IPv4: the last one
 		func(b []byte) { b[p.check()]++ },
 		func(b []byte) { b[p.check()], b[p.check()+1] = 0xff, 0xff },
 		func(b []byte) { b[p.l3+6], b[p.l4] = routing, byte(d.proto) },

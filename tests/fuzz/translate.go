@@ -21,6 +21,8 @@ type Expectation struct {
 	MayLeave bool
 	// Ambiguous are checksums where 0 and 0xffff are both right.
 	Ambiguous []int
+	// Begins: the frame is the first of a connection.
+	Begins bool
 	// Neighbour: the MAC addresses may be left to the kernel's neighbour code.
 	Neighbour bool
 
@@ -51,7 +53,7 @@ func Translate(frame []byte, hook maps.Hook, w *World) Expectation {
 			return Expectation{Action: actionOf(v), Verdict: v, frame: frame}
 		}
 	}
-	e := Expectation{Action: rig.Pass, Verdict: verdictOf(f), Ambiguous: p.ambiguous(frame)}
+	e := Expectation{Action: rig.Pass, Verdict: verdictOf(f), Begins: !known, Ambiguous: p.ambiguous(frame)}
 	if f.Flags&maps.FlowRemote != 0 {
 		return route(e, frame, &p, f, hook, w)
 	}

@@ -6,6 +6,7 @@
 package fuzz
 
 import (
+	stdmaps "maps"
 	"net"
 	"net/netip"
 
@@ -32,6 +33,22 @@ type World struct {
 type Backend struct {
 	Addr  netip.AddrPort
 	Local bool
+}
+
+// Answer returns the backend's answer to a frame that was translated from in to
+// out, and the World in which the connection so begun is known.
+func (w *World) Answer(in, out []byte, remote bool) ([]byte, *World) {
+	before, _ := parse(in)
+	after, _ := parse(out)
+	f := maps.Flow{Src: before.key.Dst, Dst: before.key.Src, Flags: maps.FlowReverse}
+	if remote {
+		f.Flags |= maps.FlowRemote
+	}
+	known := *w
+	known.Flows = stdmaps.Clone(w.Flows)
+	turned := maps.Flow{Src: after.key.Dst, Dst: after.key.Src}
+	known.Flows[maps.FlowKey{Src: turned.Src, Dst: turned.Dst, Proto: after.key.Proto}] = f
+	return rewrite(out, &after, turned), &known
 }
 
 // flow returns what is known of the connection p belongs to.
