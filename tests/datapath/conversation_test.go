@@ -45,8 +45,15 @@ func (f family) frontend(proto maps.Proto) maps.Frontend {
 	return maps.Frontend{Addr: f.vip.Addr(), Port: f.vip.Port(), Proto: proto}
 }
 
+// What both sides of a conversation number their segments with: each
+// acknowledges what the other sends.
+const (
+	clientSeq  = 1000
+	backendSeq = 2000
+)
+
 // conversation is one client talking to one service through one hook. It
-// keeps the source port a remote flow was given, and both sides' numbers.
+// keeps the source port a remote flow was given.
 type conversation struct {
 	t       *testing.T
 	r       *rig.Rig
@@ -55,7 +62,8 @@ type conversation struct {
 	proto   maps.Proto
 	backend netip.AddrPort
 	local   bool
-	snat    uint16 // remote: learned from the first packet
+	id      maps.BackendID // of backend, once it is served
+	snat    uint16         // remote: learned from the first packet
 	vlans   []uint16
 	edit    func(*packet.Spec) // applied to what is sent
 
@@ -75,7 +83,7 @@ func newConversation(t *testing.T, r *rig.Rig, hook maps.Hook, f family, proto m
 // serve makes the conversation's service exist with its one backend.
 func (c *conversation) serve() *conversation {
 	c.t.Helper()
-	c.r.AddService(c.t, c.f.frontend(c.proto), rig.Backend(c.backend.String(), c.local))
+	_, c.id = c.r.AddService(c.t, c.f.frontend(c.proto), rig.Backend(c.backend.String(), c.local))
 	return c
 }
 
@@ -83,7 +91,10 @@ func (c *conversation) spec(src, dst netip.AddrPort, flags packet.Flags, payload
 	s := packet.Spec{
 		SrcMAC: rig.GatewayMAC, DstMAC: rig.NodeMAC, VLANs: c.vlans,
 		Src: src, Dst: dst, Proto: c.proto, Flags: flags, Payload: []byte(payload),
-		Seq: 1000, Ack: 2000,
+		Seq: clientSeq, Ack: backendSeq,
+	}
+	if src == c.backend {
+		s.Seq, s.Ack = s.Ack, s.Seq
 	}
 	if c.edit != nil {
 		c.edit(&s)
@@ -111,7 +122,7 @@ func (c *conversation) forwardSpec(in packet.Spec) {
 		c.snat = sourcePort(c.t, got.Frame, in)
 	}
 	want.Src = netip.AddrPortFrom(c.f.node, c.snat)
-	want.TTL = 63
+	want.TTL = routedTTL(in)
 	want.SrcMAC, want.DstMAC = rig.NodeMAC, rig.OtherMAC
 	c.check(got, want, rig.Sent, maps.VerdictToRemote)
 }
@@ -119,19 +130,37 @@ func (c *conversation) forwardSpec(in packet.Spec) {
 // reply sends a packet of the backend and checks what the client gets.
 func (c *conversation) reply(flags packet.Flags, payload string) {
 	c.t.Helper()
+	c.replySpec(c.replyOf(flags, payload))
+}
+
+// replyOf is a packet of the backend as it leaves it.
+func (c *conversation) replyOf(flags packet.Flags, payload string) packet.Spec {
 	if c.local {
-		in := c.spec(c.backend, c.f.client, flags, payload)
-		want := in
-		want.Src = c.f.vip
+		return c.spec(c.backend, c.f.client, flags, payload)
+	}
+	return c.spec(c.backend, netip.AddrPortFrom(c.f.node, c.snat), flags, payload)
+}
+
+func (c *conversation) replySpec(in packet.Spec) {
+	c.t.Helper()
+	want := in
+	want.Src = c.f.vip
+	if c.local {
 		got := c.run(maps.HookTCEgress, in)
 		c.checkMACs(got, want, rig.Pass, maps.VerdictReplyLocal, true)
 		return
 	}
-	in := c.spec(c.backend, netip.AddrPortFrom(c.f.node, c.snat), flags, payload)
-	want := in
-	want.Src, want.Dst, want.TTL = c.f.vip, c.f.client, 63
+	want.Dst, want.TTL = c.f.client, routedTTL(in)
 	want.SrcMAC, want.DstMAC = rig.NodeMAC, rig.GatewayMAC
 	c.check(c.run(c.hook, in), want, rig.Sent, maps.VerdictReplyRemote)
+}
+
+// routedTTL is the TTL of in one hop further on.
+func routedTTL(in packet.Spec) uint8 {
+	if in.TTL == 0 {
+		return 63
+	}
+	return in.TTL - 1
 }
 
 func (c *conversation) handshake() {
@@ -143,7 +172,51 @@ func (c *conversation) handshake() {
 
 func (c *conversation) run(hook maps.Hook, in packet.Spec) rig.Result {
 	c.t.Helper()
-	return c.r.Run(c.t, hook, frame(c.t, in))
+	return c.runWith(hook, in, rig.Context{})
+}
+
+func (c *conversation) runWith(hook maps.Hook, in packet.Spec, ctx rig.Context) rig.Result {
+	c.t.Helper()
+	before := tick(c.t, c.r)
+	got := send(c.t, c.r, hook, frame(c.t, in), ctx)
+	if hook != maps.HookXDP || got.Verdict != maps.VerdictLeftToTC {
+		return got
+	}
+	// XDP leaves one packet of a flow to the kernel in every 16th tick.
+	if before%confirmTicks == 0 || tick(c.t, c.r)%confirmTicks == 0 {
+		return send(c.t, c.r, hook, frame(c.t, in), ctx)
+	}
+	return got
+}
+
+// confirmTicks is how often the kernel is asked to confirm a neighbour
+// (CONFIRM_TICKS in bpf/core.h).
+const confirmTicks = 16
+
+func tick(tb testing.TB, r *rig.Rig) uint32 {
+	tb.Helper()
+	now, err := r.Clock.Now()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return now
+}
+
+// send puts a frame through a hook and checks what holds for every packet:
+// what is passed untouched is as it was.
+func send(tb testing.TB, r *rig.Rig, hook maps.Hook, in []byte, ctx rig.Context) rig.Result {
+	tb.Helper()
+	got := r.RunWith(tb, hook, in, ctx)
+	if got.Verdict >= maps.VerdictToLocal {
+		return got
+	}
+	if got.Action != rig.Pass {
+		tb.Fatalf("%s: %s, want pass", got.Verdict, got.Action)
+	}
+	if d := packet.Diff(in, got.Frame); d != "" {
+		tb.Fatalf("%s, but the frame was changed:\n%s", got.Verdict, d)
+	}
+	return got
 }
 
 func (c *conversation) check(got rig.Result, want packet.Spec, action rig.Action, verdict maps.Verdict) {

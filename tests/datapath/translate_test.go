@@ -8,21 +8,41 @@ import (
 	"github.com/ebb-lb/ebb/tests/rig"
 )
 
-// everyCase runs fn for both families, protocols, places and ingress hooks, each
+// everyPlace runs fn for both ingress hooks, families and places of a backend, each
 // with maps as good as new.
-func everyCase(t *testing.T, r *rig.Rig, fn func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool)) {
+func everyPlace(t *testing.T, r *rig.Rig, fn func(t *testing.T, hook maps.Hook, f family, local bool)) {
+	t.Helper()
 	for _, hook := range ingressHooks {
 		for _, f := range families {
-			for _, proto := range []maps.Proto{maps.TCP, maps.UDP} {
-				for place, local := range map[string]bool{"local": true, "remote": false} {
-					t.Run(hook.String()+"/"+f.name+"/"+proto.String()+"/"+place, func(t *testing.T) {
-						r.Reset(t)
-						fn(t, hook, f, proto, local)
-					})
-				}
+			for place, local := range map[string]bool{"local": true, "remote": false} {
+				t.Run(hook.String()+"/"+f.name+"/"+place, func(t *testing.T) {
+					r.Reset(t)
+					fn(t, hook, f, local)
+				})
 			}
 		}
 	}
+}
+
+// everyCase is everyPlace for both protocols.
+func everyCase(t *testing.T, r *rig.Rig, fn func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool)) {
+	t.Helper()
+	for _, proto := range []maps.Proto{maps.TCP, maps.UDP} {
+		t.Run(proto.String(), func(t *testing.T) {
+			everyPlace(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
+				fn(t, hook, f, proto, local)
+			})
+		})
+	}
+}
+
+// everyConversation is everyPlace for one protocol, with a service and its one
+// backend set up.
+func everyConversation(t *testing.T, r *rig.Rig, proto maps.Proto, fn func(c *conversation)) {
+	t.Helper()
+	everyPlace(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
+		fn(newConversation(t, r, hook, f, proto, local).serve())
+	})
 }
 
 func TestConversationFromFirstToLastPacket(t *testing.T) {

@@ -39,13 +39,21 @@ type Spec struct {
 
 	IPOptions  []byte // IPv4, a multiple of 4 bytes
 	HopByHop   bool   // IPv6: a hop-by-hop header, and
-	DstOptions int    // that many destination option headers after it
+	DstOptions int    // that many destination option headers after it, and
+	Extensions []Extension
 
 	Flags    Flags
 	Seq, Ack uint32
 
 	NoChecksum bool // UDP: the field is 0, "no checksum"
 	Payload    []byte
+}
+
+// Extension is an IPv6 extension header of 8 bytes: its type, and what follows
+// the byte that names the next header.
+type Extension struct {
+	Type uint8
+	Data [7]byte
 }
 
 // Reply returns the spec of an answer to s: addresses and MACs turned round.
@@ -70,12 +78,10 @@ func (s Spec) Bytes() ([]byte, error) {
 		return nil, err
 	}
 	ls = append(ls, transport, gopacket.Payload(s.Payload))
-	buf := gopacket.NewSerializeBuffer()
-	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	if err := gopacket.SerializeLayers(buf, opts, ls...); err != nil {
+	frame, err := serialize(ls...)
+	if err != nil {
 		return nil, fmt.Errorf("serialize %s > %s: %w", s.Src, s.Dst, err)
 	}
-	frame := buf.Bytes()
 	if s.NoChecksum {
 		at := len(frame) - len(s.Payload) - 2
 		frame[at], frame[at+1] = 0, 0
@@ -129,26 +135,32 @@ func (s Spec) network() ([]gopacket.SerializableLayer, gopacket.NetworkLayer) {
 
 // extensions are raw bytes: gopacket lays out IPv6 options its own way.
 func (s Spec) extensions(ip *layers.IPv6) []gopacket.SerializableLayer {
-	var chain []layers.IPProtocol
-	if s.HopByHop {
-		chain = append(chain, layers.IPProtocolIPv6HopByHop)
-	}
-	for range s.DstOptions {
-		chain = append(chain, layers.IPProtocolIPv6Destination)
-	}
+	chain := s.chain()
 	if len(chain) == 0 {
 		return nil
 	}
-	ip.NextHeader = chain[0]
+	ip.NextHeader = layers.IPProtocol(chain[0].Type)
 	var raw gopacket.Payload
-	for i := range chain {
-		next := layers.IPProtocol(s.Proto)
+	for i, e := range chain {
+		next := uint8(s.Proto)
 		if i+1 < len(chain) {
-			next = chain[i+1]
+			next = chain[i+1].Type
 		}
-		raw = append(raw, byte(next), 0, 1, 4, 0, 0, 0, 0) // PadN
+		raw = append(append(raw, next), e.Data[:]...)
 	}
 	return []gopacket.SerializableLayer{raw}
+}
+
+func (s Spec) chain() []Extension {
+	padN := [7]byte{0, 1, 4}
+	var chain []Extension
+	if s.HopByHop {
+		chain = append(chain, Extension{uint8(layers.IPProtocolIPv6HopByHop), padN})
+	}
+	for range s.DstOptions {
+		chain = append(chain, Extension{uint8(layers.IPProtocolIPv6Destination), padN})
+	}
+	return append(chain, s.Extensions...)
 }
 
 func (s Spec) transport(network gopacket.NetworkLayer) (gopacket.SerializableLayer, error) {

@@ -47,6 +47,7 @@ type Rig struct {
 	Set      *maps.Set
 	Programs *loader.Programs
 	World    *World
+	Clock    *loader.Clock // what flows are stamped with
 
 	next struct {
 		service maps.ServicePortID
@@ -68,7 +69,12 @@ func New(tb testing.TB, cfg Config) *Rig {
 		tb.Fatalf("%+v", err)
 	}
 	tb.Cleanup(func() { _ = programs.Close() })
-	r := &Rig{Set: set, Programs: programs, World: newWorld(tb)}
+	clock, err := loader.NewClock()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = clock.Close() })
+	r := &Rig{Set: set, Programs: programs, World: newWorld(tb), Clock: clock}
 	if err := set.Runtime().Put(maps.Runtime{SNAT4: Node4, SNAT6: Node6}); err != nil {
 		tb.Fatal(err)
 	}

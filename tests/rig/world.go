@@ -22,6 +22,8 @@ var (
 	Other6   = netip.MustParseAddr("2001:db8:51::12")
 	Gateway4 = netip.MustParseAddr("198.51.100.1")
 	Gateway6 = netip.MustParseAddr("2001:db8:51::1")
+	Second4  = netip.MustParseAddr("192.168.6.1") // of the second device
+	Second6  = netip.MustParseAddr("fd00:168:6::1")
 
 	NodeMAC    = net.HardwareAddr{2, 0, 0, 0, 0, 0x11}
 	OtherMAC   = net.HardwareAddr{2, 0, 0, 0, 0, 0x12}
@@ -37,8 +39,8 @@ const SmallMTU = 1400
 // World is a network namespace with an uplink, a second device, and routes: by
 // the gateway to everywhere, by the other node to its pods (10.244.2.0/24,
 // fd00:244:2::/64), by a neighbour nobody knows to 10.244.4.0/24 and
-// fd00:244:4::/64, nowhere (prohibit) to 10.244.5.0/24, by the second device to
-// 10.244.6.0/24. To the programs a VLAN device is what the devices map says it
+// fd00:244:4::/64, nowhere (prohibit) to 10.244.5.0/24 and fd00:244:5::/64, by
+// the second device to 10.244.6.0/24 and fd00:244:6::/64. To the programs a VLAN device is what the devices map says it
 // is, so the second device stands in for one (not every kernel has them).
 type World struct {
 	Uplink uint32 // ifindex
@@ -91,10 +93,10 @@ func (w *World) build() error {
 	return errors.Join(
 		setSysctls(),
 		addAddresses(up, "198.51.100.11/24", "2001:db8:51::11/64"),
-		addAddresses(second, "192.168.6.1/24"),
+		addAddresses(second, Second4.String()+"/24", Second6.String()+"/64"),
 		addNeighbours(up, GatewayMAC, Gateway4, Gateway6),
 		addNeighbours(up, OtherMAC, Other4, Other6),
-		addNeighbours(second, OtherMAC, netip.MustParseAddr("192.168.6.2")),
+		addNeighbours(second, OtherMAC, Second4.Next(), Second6.Next()),
 		addRoutes(up, second),
 		lab.AttachPass(up.Attrs().Name),
 	)
@@ -161,7 +163,7 @@ func addRoutes(up, second netlink.Link) error {
 		{"10.244.2.0/24", "198.51.100.12", 0, first}, {"fd00:244:2::/64", "2001:db8:51::12", 0, first},
 		{"10.244.3.0/24", "198.51.100.12", SmallMTU, first}, {"fd00:244:3::/64", "2001:db8:51::12", SmallMTU, first},
 		{"10.244.4.0/24", "198.51.100.77", 0, first}, {"fd00:244:4::/64", "2001:db8:51::77", 0, first},
-		{"10.244.6.0/24", "192.168.6.2", 0, other},
+		{"10.244.6.0/24", Second4.Next().String(), 0, other}, {"fd00:244:6::/64", Second6.Next().String(), 0, other},
 	}
 	for _, r := range routes {
 		_, dst, err := net.ParseCIDR(r.dst)
@@ -173,6 +175,16 @@ func addRoutes(up, second netlink.Link) error {
 			return fmt.Errorf("add route %s: %w", r.dst, err)
 		}
 	}
-	_, prohibited, _ := net.ParseCIDR("10.244.5.0/24")
-	return netlink.RouteAdd(&netlink.Route{Dst: prohibited, Type: unix.RTN_PROHIBIT})
+	return errors.Join(prohibit("10.244.5.0/24"), prohibit("fd00:244:5::/64"))
+}
+
+func prohibit(prefix string) error {
+	_, dst, err := net.ParseCIDR(prefix)
+	if err != nil {
+		return err
+	}
+	if err := netlink.RouteAdd(&netlink.Route{Dst: dst, Type: unix.RTN_PROHIBIT}); err != nil {
+		return fmt.Errorf("prohibit %s: %w", prefix, err)
+	}
+	return nil
 }
