@@ -282,12 +282,27 @@ static __always_inline bool handshake_lead(const struct flow_key *key, const str
 	flow_mirror(key, &h->flow, &fkey, &forward.flow);
 	forward.since = 0;
 	known = bpf_map_lookup_elem(&half_open, &fkey);
-	if (known && !flow_pairs(key, &known->flow) && !flow_backend_gone(&known->flow))
+	if (known && !flow_pairs(key, &known->flow) && !(known->flow.flags & FLOW_RESET) &&
+	    !flow_backend_gone(&known->flow))
 		return false;
 	if (!known || known->flow.backend != h->flow.backend ||
-	    known->flow.generation != h->flow.generation)
+	    known->flow.generation != h->flow.generation ||
+	    known->flow.flags != forward.flow.flags)
 		bpf_map_update_elem(&half_open, &fkey, &forward, BPF_ANY);
 	return true;
+}
+
+/* The backend refuses. What its client sends next begins anew. */
+static __always_inline void handshake_refused(const struct flow_key *key, struct half_flow *h)
+{
+	struct half_flow *peer;
+	struct flow_key fkey;
+
+	h->flow.flags |= FLOW_RST;
+	flow_mirror_key(&h->flow, key->proto, &fkey);
+	peer = bpf_map_lookup_elem(&half_open, &fkey);
+	if (peer && flow_pairs(key, &peer->flow))
+		peer->flow.flags |= FLOW_PEER_RST;
 }
 
 /* The backend answers. False: its answer comes too late for the client. */
@@ -297,7 +312,7 @@ __noinline int handshake_answered(const struct flow_key *key, struct half_flow *
 		return 1;
 	h->flow.seen = now_tick();
 	if (tcp_flags & TCP_RST) {
-		h->flow.flags |= FLOW_RST;
+		handshake_refused(key, h);
 		return 1;
 	}
 	if (h->since) {
