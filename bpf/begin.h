@@ -342,6 +342,8 @@ __noinline int handshake_done(const struct segment *s, struct half_flow *h)
 	rkey = &room->reverse.key;
 	reverse = &room->reverse.value.flow;
 	flow_mirror(&room->key, &room->forward, rkey, reverse);
+	/* What the SYN-ACK acknowledged, else a blind RST is believed until the backend sends. */
+	reverse->ack = s->seq;
 	if (bpf_map_update_elem(&flows, rkey, reverse, BPF_NOEXIST) == 0 &&
 	    bpf_map_update_elem(&flows, &room->key, &room->forward, BPF_NOEXIST) == 0) {
 		counts = flow_counts(&room->forward);
