@@ -1,7 +1,6 @@
 package datapath
 
 import (
-	"net/netip"
 	"testing"
 
 	"github.com/ebb-lb/ebb/maps"
@@ -9,107 +8,115 @@ import (
 	"github.com/ebb-lb/ebb/tests/rig"
 )
 
-// everyTCPCase is everyCase for TCP only.
-func everyTCPCase(t *testing.T, r *rig.Rig, fn func(t *testing.T, hook maps.Hook, f family, local bool)) {
-	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
-		if proto == maps.TCP {
-			fn(t, hook, f, local)
-		}
-	})
-}
-
-func TestASYNSentAgainGoesToTheSameBackendAndPort(t *testing.T) {
-	r := rig.New(t, rig.Config{})
-	everyTCPCase(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
-		c := newConversation(t, r, hook, f, maps.TCP, local).serve()
-		c.forward(packet.SYN, "")
-		c.forward(packet.SYN, "")
-		c.reply(packet.SYN|packet.ACK, "")
-		c.forward(packet.SYN, "") // the answer was lost
-		c.reply(packet.SYN|packet.ACK, "")
-		c.forward(packet.ACK, "")
-		c.forward(packet.PSH|packet.ACK, "request")
-		c.reply(packet.PSH|packet.ACK, "response")
-		if n := countFlows(t, r.Set.Flows()); n != 2 {
-			t.Errorf("%d entries in flows, want 2", n)
-		}
-	})
-}
-
-// moved is c after the table of its service got another backend.
-func moved(t *testing.T, c *conversation) *conversation {
-	t.Helper()
-	second := *c
-	second.backend, second.snat = otherBackend(c.backend), 0
-	second.serve()
-	return &second
-}
-
-func otherBackend(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Next(), a.Port())
-}
-
-// Between two SYNs of a client the table may change, so that two backends
-// answer: the first one gets the connection, the other is not heard.
-func TestOfTwoBackendsThatAnswerTheFirstGetsTheConnection(t *testing.T) {
-	r := rig.New(t, rig.Config{})
-	everyTCPCase(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
-		first := newConversation(t, r, hook, f, maps.TCP, local).serve()
-		first.forward(packet.SYN, "")
-		first.reply(packet.SYN|packet.ACK, "") // lost on its way
-		second := moved(t, first)
-		second.forward(packet.SYN, "")
-		second.lateReply()
-		first.reply(packet.SYN|packet.ACK, "") // the backend sends it again
-		first.forward(packet.ACK, "")
-		first.forward(packet.PSH|packet.ACK, "request")
-		first.reply(packet.PSH|packet.ACK, "response")
-	})
-}
-
-func TestABackendThatNeverAnsweredIsForgottenWithTheNextSYN(t *testing.T) {
-	r := rig.New(t, rig.Config{})
-	everyTCPCase(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
-		first := newConversation(t, r, hook, f, maps.TCP, local).serve()
-		first.forward(packet.SYN, "")
-		second := moved(t, first)
-		second.forward(packet.SYN, "")
-		second.reply(packet.SYN|packet.ACK, "")
-		second.forward(packet.ACK, "")
-		second.forward(packet.PSH|packet.ACK, "request")
-		second.reply(packet.PSH|packet.ACK, "response")
-	})
-}
-
-func TestTheAnswerOfAnotherBackendCountsOnceTheFirstIsGone(t *testing.T) {
-	r := rig.New(t, rig.Config{})
-	everyTCPCase(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
-		c := newConversation(t, r, hook, f, maps.TCP, local)
-		b := rig.Backend(c.backend.String(), local)
-		_, id := r.AddService(t, f.frontend(maps.TCP), b)
-		c.forward(packet.SYN, "")
-		c.reply(packet.SYN|packet.ACK, "")
-		second := moved(t, c)
-		b.State = maps.Gone
-		if err := r.Set.Backends().Put(id, b); err != nil {
-			t.Fatal(err)
-		}
-		second.forward(packet.SYN, "")
-		second.reply(packet.SYN|packet.ACK, "")
-		second.forward(packet.ACK, "")
-		second.reply(packet.PSH|packet.ACK, "response")
-	})
-}
-
-// lateReply sends a SYN-ACK that must not reach the client.
-func (c *conversation) lateReply() {
+func handshakes(c *conversation) (n uint64) {
 	c.t.Helper()
-	hook, to := maps.HookTCEgress, c.f.client
-	if !c.local {
-		hook, to = c.hook, netip.AddrPortFrom(c.f.node, c.snat)
+	for _, bucket := range c.counts().Handshake {
+		n += bucket
 	}
-	got := c.run(hook, c.spec(c.backend, to, packet.SYN|packet.ACK, ""))
-	if got.Verdict != maps.VerdictLateAnswer || got.Action != rig.Drop {
-		c.t.Fatalf("got %s and %s, want %s and %s", got.Action, got.Verdict, rig.Drop, maps.VerdictLateAnswer)
-	}
+	return n
+}
+
+// conversation.forward checks that each packet is translated as the first was.
+func TestRetransmissionsDuringAHandshakeChangeNothing(t *testing.T) {
+	r := rig.New(t, rig.Config{})
+	everyConversation(t, r, maps.TCP, func(c *conversation) {
+		c.forward(packet.SYN, "")
+		c.forward(packet.SYN, "")
+		c.reply(packet.SYN|packet.ACK, "")
+		c.forward(packet.SYN, "")
+		c.reply(packet.SYN|packet.ACK, "")
+		c.wantNoFlow()
+		c.forward(packet.ACK, "")
+		c.forward(packet.ACK, "")
+		c.reply(packet.SYN|packet.ACK, "") // the ACK was lost behind us
+		c.goOn()
+		c.wantFlags(0, 0)
+		c.wantConnections(1, 0)
+		if n := handshakes(c); n != 1 {
+			t.Errorf("%d handshakes timed, want 1", n)
+		}
+	})
+}
+
+func TestTheClientsDataMayCompleteTheHandshake(t *testing.T) {
+	r := rig.New(t, rig.Config{})
+	everyConversation(t, r, maps.TCP, func(c *conversation) {
+		c.forward(packet.SYN, "")
+		c.reply(packet.SYN|packet.ACK, "")
+		c.forward(packet.PSH|packet.ACK, "the bare ACK was lost")
+		c.wantConnections(1, 0)
+		c.goOn()
+	})
+}
+
+func TestAfterARefusedHandshakeTheNextSYNBeginsAnew(t *testing.T) {
+	r := rig.New(t, rig.Config{})
+	everyConversation(t, r, maps.TCP, func(c *conversation) {
+		c.forward(packet.SYN, "")
+		c.reply(packet.RST|packet.ACK, "")
+		c.wantNoFlow()
+		next := c.succeed()
+		next.handshake()
+		next.goOn()
+		next.closeByFIN()
+		c.wantConnections(0, 0)
+		next.wantConnections(1, 1)
+	})
+}
+
+func TestARefusedHandshakeMayBeTriedAgainWithTheSameBackend(t *testing.T) {
+	r := rig.New(t, rig.Config{})
+	everyConversation(t, r, maps.TCP, func(c *conversation) {
+		for range 3 {
+			c.forward(packet.SYN, "")
+			c.reply(packet.RST|packet.ACK, "")
+		}
+		c.handshake()
+		c.goOn()
+		c.wantFlags(0, 0)
+		c.wantConnections(1, 0)
+	})
+}
+
+// The backend answers, then thinks better of it.
+func TestAfterAHandshakeResetLateTheNextSYNBeginsAnew(t *testing.T) {
+	r := rig.New(t, rig.Config{})
+	everyConversation(t, r, maps.TCP, func(c *conversation) {
+		c.forward(packet.SYN, "")
+		c.reply(packet.SYN|packet.ACK, "")
+		c.reply(packet.RST|packet.ACK, "")
+		next := c.succeed()
+		next.handshake()
+		next.goOn()
+		next.wantFlags(0, 0)
+		next.wantConnections(1, 0)
+	})
+}
+
+// The client takes its SYN back.
+func TestAClientsRSTDuringAHandshakeOpensNothing(t *testing.T) {
+	r := rig.New(t, rig.Config{})
+	everyConversation(t, r, maps.TCP, func(c *conversation) {
+		c.forward(packet.SYN, "")
+		c.reply(packet.SYN|packet.ACK, "")
+		c.forward(packet.RST, "")
+		c.wantNoFlow()
+		c.wantConnections(0, 0)
+		c.handshake()
+		c.wantConnections(1, 0)
+	})
+}
+
+func TestABackendGoneDuringAHandshakeIsReplacedAtTheNextSYN(t *testing.T) {
+	r := rig.New(t, rig.Config{})
+	everyConversation(t, r, maps.TCP, func(c *conversation) {
+		c.forward(packet.SYN, "")
+		c.reply(packet.SYN|packet.ACK, "")
+		c.setState(maps.Gone)
+		next := c.succeed()
+		next.handshake()
+		next.goOn()
+		c.wantConnections(0, 0)
+		next.wantConnections(1, 0)
+	})
 }
