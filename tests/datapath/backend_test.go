@@ -13,6 +13,7 @@ import (
 )
 
 func TestAUDPFlowKnowsWhetherItsBackendAnswered(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.UDP, func(c *conversation) {
 		c.forward(0, "anybody there?")
@@ -38,6 +39,7 @@ var losses = map[string]func(c *conversation){
 }
 
 func TestADatagramWhoseBackendIsLostGoesToAnother(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	for name, lose := range losses {
 		t.Run(name, func(t *testing.T) {
@@ -62,6 +64,7 @@ func TestADatagramWhoseBackendIsLostGoesToAnother(t *testing.T) {
 }
 
 func TestATCPConnectionStaysWithItsLostBackend(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	for name, lose := range losses {
 		t.Run(name, func(t *testing.T) {
@@ -81,6 +84,7 @@ func TestATCPConnectionStaysWithItsLostBackend(t *testing.T) {
 
 // Not its packets, not its end.
 func TestAFlowNeverCountsForTheNextOwnerOfItsIndex(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
@@ -97,6 +101,7 @@ func TestAFlowNeverCountsForTheNextOwnerOfItsIndex(t *testing.T) {
 }
 
 func TestAHandshakeNeverCountsForTheNextOwnerOfItsIndex(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
@@ -111,6 +116,7 @@ func TestAHandshakeNeverCountsForTheNextOwnerOfItsIndex(t *testing.T) {
 }
 
 func TestADrainingBackendKeepsItsFlows(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
@@ -126,6 +132,7 @@ func TestADrainingBackendKeepsItsFlows(t *testing.T) {
 
 // The agent does so when there is no active one.
 func TestADrainingBackendTakesNewFlowsIfTheTableNamesIt(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
@@ -137,6 +144,7 @@ func TestADrainingBackendTakesNewFlowsIfTheTableNamesIt(t *testing.T) {
 }
 
 func TestABackendIsCreditedWithItsPackets(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()

@@ -13,6 +13,7 @@ import (
 const finished = maps.FlowFIN | maps.FlowPeerFIN
 
 func TestFINInBothDirectionsClosesAConnectionOnce(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
@@ -47,6 +48,7 @@ func TestAnRSTOfEitherSideClosesAConnectionOnce(t *testing.T) {
 		"client":  {func(c *conversation) { c.forward(packet.RST|packet.ACK, "") }, maps.FlowRST, maps.FlowPeerRST},
 		"backend": {func(c *conversation) { c.reply(packet.RST, "") }, maps.FlowPeerRST, maps.FlowRST},
 	}
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	for name, side := range sides {
 		t.Run(name, func(t *testing.T) {
@@ -69,6 +71,7 @@ const closeWindow = 8 << 20
 // A FIN or RST of somebody who does not know the numbers is passed on for the
 // other end to judge, and closes nothing here.
 func TestABlindFINOrRSTClosesNothing(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	for _, flags := range []packet.Flags{packet.RST, packet.RST | packet.ACK, packet.FIN | packet.ACK} {
 		for name, off := range map[string]uint32{"before": ^uint32(1), "after": closeWindow, "far": 1 << 31} {
@@ -93,6 +96,7 @@ func TestABlindFINOrRSTClosesNothing(t *testing.T) {
 
 // What the backend had to say by then may be under way, or lost.
 func TestAnRSTAnywhereInTheWindowCloses(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	for name, off := range map[string]uint32{"one before": ^uint32(0), "as acknowledged": 0, "the last": closeWindow - 1} {
 		t.Run(name, func(t *testing.T) {
@@ -111,6 +115,7 @@ func TestAnRSTAnywhereInTheWindowCloses(t *testing.T) {
 // Between the handshake and the backend's first data its SYN-ACK is all that
 // says where the client's numbers stand.
 func TestABlindRSTRightAfterTheHandshakeClosesNothing(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
@@ -124,6 +129,7 @@ func TestABlindRSTRightAfterTheHandshakeClosesNothing(t *testing.T) {
 
 // An RST that was believed but that its alleged sender knows nothing of.
 func TestAConnectionThatGoesOnAfterAnRSTIsOpenAgain(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
@@ -144,6 +150,7 @@ func TestAConnectionThatGoesOnAfterAnRSTIsOpenAgain(t *testing.T) {
 }
 
 func TestOneSidesDataDoesNotUndoTheOthersRST(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
@@ -163,6 +170,7 @@ func TestASYNOnAClosedConnectionBeginsANewOne(t *testing.T) {
 		"backend's RST":  func(c *conversation) { c.reply(packet.RST|packet.ACK, "") },
 		"a gone backend": func(c *conversation) { c.setState(maps.Gone) },
 	}
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
@@ -184,6 +192,7 @@ func TestASYNOnAClosedConnectionBeginsANewOne(t *testing.T) {
 
 // The backend answers it with a challenge ACK (RFC 5961, section 4).
 func TestASYNOnALiveConnectionGoesToItsBackend(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()

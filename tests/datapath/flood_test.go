@@ -12,6 +12,7 @@ import (
 // A SYN flood of ten times the size of half_open evicts other handshakes only.
 func TestASYNFloodLeavesEstablishedFlowsAlone(t *testing.T) {
 	const halfOpen = 256
+	t.Parallel()
 	r := rig.New(t, rig.Config{Sizes: maps.Sizes{HalfOpen: halfOpen}})
 	for _, hook := range ingressHooks {
 		for _, f := range families {

@@ -18,6 +18,7 @@ func handshakes(c *conversation) (n uint64) {
 
 // conversation.forward checks that each packet is translated as the first was.
 func TestRetransmissionsDuringAHandshakeChangeNothing(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
@@ -39,6 +40,7 @@ func TestRetransmissionsDuringAHandshakeChangeNothing(t *testing.T) {
 }
 
 func TestTheClientsDataMayCompleteTheHandshake(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
@@ -50,6 +52,7 @@ func TestTheClientsDataMayCompleteTheHandshake(t *testing.T) {
 }
 
 func TestAfterARefusedHandshakeTheNextSYNBeginsAnew(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
@@ -65,6 +68,7 @@ func TestAfterARefusedHandshakeTheNextSYNBeginsAnew(t *testing.T) {
 }
 
 func TestARefusedHandshakeMayBeTriedAgainWithTheSameBackend(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		for range 3 {
@@ -80,6 +84,7 @@ func TestARefusedHandshakeMayBeTriedAgainWithTheSameBackend(t *testing.T) {
 
 // The backend answers, then thinks better of it.
 func TestAfterAHandshakeResetLateTheNextSYNBeginsAnew(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
@@ -95,6 +100,7 @@ func TestAfterAHandshakeResetLateTheNextSYNBeginsAnew(t *testing.T) {
 
 // The client takes its SYN back.
 func TestAClientsRSTDuringAHandshakeOpensNothing(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
@@ -108,6 +114,7 @@ func TestAClientsRSTDuringAHandshakeOpensNothing(t *testing.T) {
 }
 
 func TestABackendGoneDuringAHandshakeIsReplacedAtTheNextSYN(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")

@@ -11,6 +11,7 @@ import (
 // With four ports towards a backend the fifth flow is refused, and the four go on.
 func TestWithoutAFreeSourcePortAFlowIsRefused(t *testing.T) {
 	const ports = 4
+	t.Parallel()
 	r := rig.New(t, rig.Config{SNATMin: 2000, SNATMax: 2000 + ports - 1})
 	for _, hook := range ingressHooks {
 		for _, f := range families {

@@ -46,6 +46,7 @@ func everyConversation(t *testing.T, r *rig.Rig, proto maps.Proto, fn func(c *co
 }
 
 func TestConversationFromFirstToLastPacket(t *testing.T) {
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
@@ -76,6 +77,7 @@ func TestHeadersThatMoveThePorts(t *testing.T) {
 		"a VLAN tag":                   {func(s *packet.Spec) { s.VLANs = []uint16{rig.VLAN} }, -1, false},
 		"two VLAN tags":                {func(s *packet.Spec) { s.VLANs = []uint16{7, rig.VLAN} }, -1, false},
 	}
+	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	for name, e := range edits {
 		t.Run(name, func(t *testing.T) {
