@@ -189,7 +189,7 @@ static long begin_restore(__u32 i, struct beginning *bg)
 	f = bpf_map_lookup_elem(&flows, &bg->reverse->key);
 	if (!f || !flow_pairs(bg->key, f))
 		return 0;
-	bg->forward->flags = flags_mirror(f->flags);
+	bg->forward->flags = flags_restore(f->flags);
 	bpf_map_update_elem(&flows, bg->key, bg->forward, BPF_NOEXIST);
 	bg->verdict = VERDICT_NONE;
 	return 1;

@@ -100,6 +100,16 @@ static __always_inline bool flow_closed(__u32 flags)
 	       (flags & (FLOW_FIN | FLOW_PEER_FIN)) == (FLOW_FIN | FLOW_PEER_FIN);
 }
 
+/* The flags of a lost half, by those of the other: a forward half that is over was counted so. */
+static __always_inline __u32 flags_restore(__u32 flags)
+{
+	__u32 out = flags_mirror(flags);
+
+	if (!(out & FLOW_REVERSE) && flow_closed(out))
+		out |= FLOW_CLOSED;
+	return out;
+}
+
 /* The backend this flow was given to, or NULL if its index has another one now. */
 static __always_inline struct backend *flow_backend(const struct flow *f)
 {
@@ -150,6 +160,7 @@ static __always_inline struct flow *flow_peer(const struct flow_key *key, const 
 	flow_mirror(key, f, &other, &mirror);
 	peer = bpf_map_lookup_elem(&flows, &other);
 	if (!peer) {
+		mirror.flags = flags_restore(f->flags);
 		bpf_map_update_elem(&flows, &other, &mirror, BPF_NOEXIST);
 		peer = bpf_map_lookup_elem(&flows, &other);
 	}
