@@ -139,10 +139,11 @@ static __always_inline enum claim claim_half_open(struct beginning *bg)
 	return CLAIM_TAKEN;
 }
 
-/* Claim the reverse tuple for a UDP flow. */
+/* Claim the reverse tuple for a UDP flow. Whoever inserts it begins the flow and counts it. */
 static __always_inline enum claim claim_flow(struct beginning *bg)
 {
 	struct flow *f = bpf_map_lookup_elem(&flows, &bg->reverse->key);
+	struct backend_counts *counts;
 	long err;
 
 	if (f)
@@ -150,6 +151,9 @@ static __always_inline enum claim claim_flow(struct beginning *bg)
 	err = bpf_map_update_elem(&flows, &bg->reverse->key, &bg->reverse->value.flow, BPF_NOEXIST);
 	if (err)
 		return err == -EEXIST ? CLAIM_TAKEN : CLAIM_FAILED;
+	counts = bpf_map_lookup_elem(&backend_stats, &bg->forward->backend);
+	if (counts)
+		counts->opened++;
 	return CLAIM_OK;
 }
 
@@ -230,7 +234,6 @@ static __always_inline enum verdict begin_with_backend(const struct segment *s,
 __noinline int begin_flow(const struct segment *s, const struct frontend *fe)
 {
 	struct halves *room = halves_room();
-	struct backend_counts *counts;
 	struct backend *b;
 	enum verdict v;
 	__u32 hash;
@@ -246,12 +249,8 @@ __noinline int begin_flow(const struct segment *s, const struct frontend *fe)
 	v = begin_with_backend(s, b, hash, room);
 	if (v != VERDICT_NONE || s->key.proto != IPPROTO_UDP)
 		return v;
-	if (bpf_map_update_elem(&flows, &room->key, &room->forward, BPF_ANY))
-		return VERDICT_MAP_FULL;
-	counts = bpf_map_lookup_elem(&backend_stats, &room->forward.backend);
-	if (counts)
-		counts->opened++;
-	return VERDICT_NONE;
+	return bpf_map_update_elem(&flows, &room->key, &room->forward, BPF_ANY) ? VERDICT_MAP_FULL
+										: VERDICT_NONE;
 }
 
 static __always_inline void count_handshake(const struct flow *f, __u64 since)
@@ -286,8 +285,7 @@ static __always_inline bool handshake_lead(const struct flow_key *key, const str
 	    !flow_backend_gone(&known->flow))
 		return false;
 	if (!known || known->flow.backend != h->flow.backend ||
-	    known->flow.generation != h->flow.generation ||
-	    known->flow.flags != forward.flow.flags)
+	    known->flow.generation != h->flow.generation || known->flow.flags != forward.flow.flags)
 		bpf_map_update_elem(&half_open, &fkey, &forward, BPF_ANY);
 	return true;
 }
