@@ -52,6 +52,11 @@ const (
 	backendSeq = 2000
 )
 
+// otherVIP is a second service address of the cast.
+func otherVIP(f family) netip.AddrPort {
+	return netip.AddrPortFrom(f.vip.Addr().Next(), f.vip.Port())
+}
+
 // conversation is one client talking to one service through one hook. It
 // keeps the source port a remote flow was given.
 type conversation struct {

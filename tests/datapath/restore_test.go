@@ -1,0 +1,225 @@
+package datapath
+
+import (
+	"testing"
+
+	"github.com/ebb-lb/ebb/maps"
+	"github.com/ebb-lb/ebb/tests/packet"
+	"github.com/ebb-lb/ebb/tests/rig"
+)
+
+// When flows is full the kernel evicts entries, not pairs.
+
+func TestTheClientsNextPacketFindsItsEvictedHalfAgain(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+		c := newConversation(t, r, hook, f, proto, local).serve()
+		c.begin()
+		c.goOn()
+		reverse := c.entry(c.reverseKey())
+		c.evict(c.forwardKey())
+		c.goOn() // by the same port to the same backend
+		c.wantFlags(0, reverse.Flags&^(maps.FlowReverse|maps.FlowRemote))
+		c.wantConnections(1, 0)
+	})
+}
+
+// The service has moved on, so only the other half knows the way.
+func TestTheBackendsHalfRestoresTheClientsOnceATick(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+		c := newConversation(t, r, hook, f, proto, local).serve()
+		c.begin()
+		c.goOn()
+		before := c.entry(c.forwardKey())
+		c.evict(c.forwardKey())
+		next := c.succeed()
+		c.age(c.reverseKey())
+		c.reply(packet.PSH|packet.ACK, "data")
+		after := c.entry(c.forwardKey())
+		if after.Src != before.Src || after.Dst != before.Dst || after.Backend != before.Backend || after.Generation != before.Generation {
+			t.Errorf("restored as %+v, was %+v", after, before)
+		}
+		c.goOn()
+		next.wantConnections(0, 0)
+		c.wantConnections(1, 0)
+	})
+}
+
+func TestTheClientsHalfRestoresTheBackendsOnceATick(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+		c := newConversation(t, r, hook, f, proto, local).serve()
+		c.begin()
+		c.goOn()
+		c.evict(c.reverseKey())
+		c.age(c.forwardKey())
+		c.forward(packet.PSH|packet.ACK, "data")
+		c.reply(packet.PSH|packet.ACK, "data")
+		c.goOn()
+		c.wantConnections(1, 0)
+	})
+}
+
+// They need both halves, so they do not wait for the tick.
+func TestFINAndRSTRestoreTheOtherHalfAtOnce(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	for name, last := range map[string]packet.Flags{"FIN": packet.FIN | packet.ACK, "RST": packet.RST | packet.ACK} {
+		t.Run(name, func(t *testing.T) {
+			everyConversation(t, r, maps.TCP, func(c *conversation) {
+				c.handshake()
+				c.evict(c.reverseKey())
+				c.forward(last, "")
+				c.evict(c.forwardKey())
+				c.reply(last, "")
+				c.wantConnections(1, 1)
+				if f := c.entry(c.forwardKey()); !f.Closed() {
+					t.Errorf("forward half: %s, want it closed", f.Flags)
+				}
+			})
+		})
+	}
+}
+
+// Whichever half is lost of a closed connection, and whoever brings it back.
+func TestARestoredHalfDoesNotCloseItsConnectionAgain(t *testing.T) {
+	t.Parallel()
+	ends := map[string]func(c *conversation){
+		"FIN": func(c *conversation) { c.closeByFIN() },
+		"RST": func(c *conversation) { c.forward(packet.RST|packet.ACK, "") },
+	}
+	restorers := map[string]func(c *conversation){
+		"backend's FIN":    func(c *conversation) { c.reply(packet.FIN|packet.ACK, "") },
+		"backend's RST":    func(c *conversation) { c.reply(packet.RST, "") },
+		"client's FIN":     func(c *conversation) { c.forward(packet.FIN|packet.ACK, "") },
+		"client's RST":     func(c *conversation) { c.forward(packet.RST, "") },
+		"backend's packet": func(c *conversation) { c.age(c.reverseKey()); c.reply(packet.ACK, "") },
+	}
+	r := rig.New(t, rig.Config{})
+	for endName, end := range ends {
+		for name, restore := range restorers {
+			t.Run(endName+", then the "+name, func(t *testing.T) {
+				everyConversation(t, r, maps.TCP, func(c *conversation) {
+					c.handshake()
+					end(c)
+					c.evict(c.forwardKey())
+					restore(c)
+					c.reply(packet.RST, "")
+					c.wantConnections(1, 1)
+				})
+			})
+		}
+	}
+}
+
+func TestAConnectionReopenedAfterItsHalfWasRestoredClosesAgain(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	everyConversation(t, r, maps.TCP, func(c *conversation) {
+		c.handshake()
+		c.forward(packet.RST|packet.ACK, "")
+		c.evict(c.forwardKey())
+		c.forward(packet.PSH|packet.ACK, "that was not me")
+		c.goOn()
+		c.closeByFIN()
+		n := c.counts()
+		if n.Opened != n.Closed {
+			t.Errorf("%d opened, %d closed, and the connection is over", n.Opened, n.Closed)
+		}
+	})
+}
+
+// Another flow took the tuple while this half did not know it was alone.
+func TestAHalfWhoseTupleHasANewOwnerIsDropped(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+		c := newConversation(t, r, hook, f, proto, local).serve()
+		c.begin()
+		c.goOn()
+		owner := c.usurp()
+		c.age(c.forwardKey())
+		c.wantVerdict(packet.ACK, rig.Drop, maps.VerdictFlowConflict)
+		if _, ok := c.lookup(c.forwardKey()); ok {
+			t.Error("the half without its tuple is still there")
+		}
+		if got := c.entry(c.reverseKey()); got != owner {
+			t.Errorf("the new owner's half is now %+v, was %+v", got, owner)
+		}
+	})
+}
+
+func TestAHalfWhoseTupleHasANewOwnerClosesNothingOfIt(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	everyConversation(t, r, maps.TCP, func(c *conversation) {
+		c.handshake()
+		owner := c.usurp()
+		c.forward(packet.RST|packet.ACK, "")
+		if got := c.entry(c.reverseKey()); got != owner {
+			t.Errorf("the new owner's half is now %+v, was %+v", got, owner)
+		}
+		c.wantConnections(1, 0)
+	})
+}
+
+// usurp gives the reverse tuple of c to a flow of another client.
+func (c *conversation) usurp() maps.Flow {
+	c.t.Helper()
+	owner := c.entry(c.reverseKey())
+	owner.Dst = withClient(c.f, c.f.client.Port()+1).client
+	if err := c.r.Set.Flows().Put(c.reverseKey(), owner); err != nil {
+		c.t.Fatal(err)
+	}
+	return owner
+}
+
+// The same client port towards two frontends of one backend: only one of the
+// flows can keep it. Were a half lost, the second takes it and the first notices.
+func TestAClientMayUseOnePortForTwoFrontendsOfABackend(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+		first := newConversation(t, r, hook, f, proto, local).serve()
+		first.begin()
+		if !local {
+			first.goOn()
+		}
+		f.vip = otherVIP(f)
+		second := newConversation(t, r, hook, f, proto, local).serve()
+		got := second.run(hook, second.spec(f.client, f.vip, opening(proto), ""))
+		if got.Verdict != maps.VerdictToLocal && got.Verdict != maps.VerdictToRemote {
+			t.Fatalf("the second frontend: %s", got.Verdict)
+		}
+		port := sourcePort(t, got.Frame, second.spec(f.client, f.vip, opening(proto), ""))
+		if port == first.replyOf(0, "").Dst.Port() {
+			t.Errorf("both flows reach the backend from port %d", port)
+		}
+		first.goOn()
+	})
+}
+
+func TestAFlowWhoseTupleWasTakenWhileItsHalfWasGoneBeginsAnew(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	everyPlace(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
+		if !local {
+			return
+		}
+		first := newConversation(t, r, hook, f, maps.UDP, local).serve()
+		first.begin()
+		first.evict(first.reverseKey())
+		other := f
+		other.vip = otherVIP(f)
+		second := newConversation(t, r, hook, other, maps.UDP, local).serve()
+		second.begin()
+		first.age(first.forwardKey())
+		first.wantVerdict(0, rig.Drop, maps.VerdictFlowConflict)
+		first.wantVerdict(0, rig.Pass, maps.VerdictToLocal)
+		second.goOn()
+	})
+}
