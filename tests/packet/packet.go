@@ -67,6 +67,17 @@ func (s Spec) Reply() Spec {
 // IsIPv4 reports the family of the frame.
 func (s Spec) IsIPv4() bool { return s.Dst.Addr().Is4() }
 
+// L3 is where the IP header begins in the frame of s.
+func (s Spec) L3() int { return 14 + 4*len(s.VLANs) }
+
+// L4 is where the TCP or UDP header begins.
+func (s Spec) L4() int {
+	if s.IsIPv4() {
+		return s.L3() + 20 + len(s.IPOptions)
+	}
+	return s.L3() + 40 + 8*len(s.chain())
+}
+
 // Bytes serializes s, lengths and checksums filled in.
 func (s Spec) Bytes() ([]byte, error) {
 	var ls []gopacket.SerializableLayer
@@ -83,7 +94,7 @@ func (s Spec) Bytes() ([]byte, error) {
 		return nil, fmt.Errorf("serialize %s > %s: %w", s.Src, s.Dst, err)
 	}
 	if s.NoChecksum {
-		at := len(frame) - len(s.Payload) - 2
+		at := s.L4() + 6
 		frame[at], frame[at+1] = 0, 0
 	}
 	return frame, nil
