@@ -53,7 +53,15 @@ const (
 
 // otherVIP is a second service address of the cast.
 func otherVIP(f family) netip.AddrPort {
-	return netip.AddrPortFrom(f.vip.Addr().Next(), f.vip.Port())
+	return withAddr(f.vip, f.vip.Addr().Next())
+}
+
+func withAddr(a netip.AddrPort, addr netip.Addr) netip.AddrPort {
+	return netip.AddrPortFrom(addr, a.Port())
+}
+
+func withPort(a netip.AddrPort, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr(), port)
 }
 
 // conversation is one client talking to one service through one hook. It

@@ -64,3 +64,53 @@ func opening(proto maps.Proto) packet.Flags {
 	}
 	return 0
 }
+
+// The node's address is all that the backend sees of them.
+func TestClientsWithOnePortReachABackendFromDifferentPorts(t *testing.T) {
+	t.Parallel()
+	const clients = 8
+	r := rig.New(t, rig.Config{SNATMin: 2000, SNATMax: 2000 + clients - 1})
+	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+		if local {
+			return
+		}
+		var all []*conversation
+		used := make(map[uint16]bool)
+		for range clients {
+			c := newConversation(t, r, hook, f, proto, false)
+			if len(all) == 0 {
+				c.serve()
+			}
+			c.begin()
+			used[c.snat] = true
+			all = append(all, c)
+			f.client = withAddr(f.client, f.client.Addr().Next())
+		}
+		if len(used) != clients {
+			t.Errorf("%d clients came from %d ports", clients, len(used))
+		}
+		for _, c := range all {
+			c.goOn()
+		}
+	})
+}
+
+// Its reverse half is what holds a port.
+func TestAPortIsFreeAgainWhenItsFlowIsGone(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{SNATMin: 2000, SNATMax: 2000})
+	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+		if local {
+			return
+		}
+		c := newConversation(t, r, hook, f, proto, false).serve()
+		c.begin()
+		later := newConversation(t, r, hook, withClient(f, 40002), proto, false)
+		later.wantVerdict(opening(proto), rig.Drop, maps.VerdictSNATExhausted)
+		c.evict(c.forwardKey())
+		later.wantVerdict(opening(proto), rig.Drop, maps.VerdictSNATExhausted)
+		c.evict(c.reverseKey())
+		later.begin()
+		later.goOn()
+	})
+}
