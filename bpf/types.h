@@ -49,6 +49,7 @@ enum route_flag {
 	ROUTE_TC = 1 << 1,
 	ROUTE_NOT_XDP = 1 << 2, /* XDP has tried: this one is for TC */
 };
+#define ROUTE_TAG_SHIFT 4 /* above: the VLAN tag of the packets ROUTE_XDP is for; 0: none */
 
 /*
  * All a packet of one direction needs. src/dst/sport/dport are what the packet

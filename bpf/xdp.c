@@ -7,6 +7,7 @@
 #include "fib.h"
 
 #define VLAN_ID_MASK 0x0fff
+#define VLAN_NO_ID   0x0fff /* reserved (IEEE 802.1Q) */
 
 static __always_inline bool xdp_fix_l4(struct packet *p, const struct flow *f)
 {
@@ -31,29 +32,38 @@ static __always_inline bool xdp_fix_l4(struct packet *p, const struct flow *f)
 	return true;
 }
 
-/* The device XDP may transmit p by, or 0. */
-static __always_inline __u32 xdp_device(struct xdp_md *ctx, const struct packet *p, __u32 ifindex)
+/* The tag of p, which stays as it is: 0 for none, VLAN_NO_ID if no device can have it. */
+static __always_inline __u16 xdp_tag(const struct packet *p)
 {
 	struct vlan_hdr *tag = p->l2 + sizeof(struct eth_hdr);
+	__u16 id;
+
+	if (!p->vlans)
+		return 0;
+	if (p->vlans != 1 || (void *)(tag + 1) > p->end)
+		return VLAN_NO_ID;
+	id = bpf_ntohs(tag->tci) & VLAN_ID_MASK;
+	return id ? id : VLAN_NO_ID;
+}
+
+/* The device XDP may transmit packets with this tag by, or 0. */
+static __always_inline __u32 xdp_device(struct xdp_md *ctx, __u16 tag, __u32 ifindex)
+{
 	struct device *d;
 
-	if (ifindex == ctx->ingress_ifindex && !p->vlans)
+	if (ifindex == ctx->ingress_ifindex && !tag)
 		return ifindex;
 	d = bpf_map_lookup_elem(&devices, &ifindex);
 	if (!d || !(d->flags & DEVICE_XDP_TX))
 		return 0;
 	if (!d->lower)
-		return p->vlans ? 0 : ifindex;
-	/* A VLAN device: the tag stays as it is, so it has to be the right one. */
-	if (p->vlans != 1 || d->lower != ctx->ingress_ifindex || (void *)(tag + 1) > p->end)
-		return 0;
-	if ((bpf_ntohs(tag->tci) & VLAN_ID_MASK) != d->vlan_id)
-		return 0;
-	return d->lower;
+		return tag ? 0 : ifindex;
+	return tag == d->vlan_id && d->lower == ctx->ingress_ifindex ? d->lower : 0;
 }
 
 /* Resolve the route of a flow for XDP; false: TC has to. */
-static __always_inline bool xdp_resolve(struct xdp_md *ctx, struct packet *p, struct flow *f)
+static __always_inline bool xdp_resolve(struct xdp_md *ctx, struct packet *p, struct flow *f,
+					__u16 tag)
 {
 	struct bpf_fib_lookup *fib = fib_room();
 	__u32 ifindex;
@@ -61,12 +71,13 @@ static __always_inline bool xdp_resolve(struct xdp_md *ctx, struct packet *p, st
 	if (!fib ||
 	    fib_ask(ctx, ctx->ingress_ifindex, p, f, p->len, fib) != BPF_FIB_LKUP_RET_SUCCESS)
 		return false;
-	ifindex = xdp_device(ctx, p, fib->ifindex);
+	ifindex = xdp_device(ctx, tag, fib->ifindex);
 	if (!ifindex) {
 		f->route = ROUTE_NOT_XDP;
 		return false;
 	}
-	fib_remember(f, fib, ifindex, p->vlans ? ROUTE_XDP : ROUTE_XDP | ROUTE_TC);
+	fib_remember(f, fib, ifindex,
+		     tag ? tag << ROUTE_TAG_SHIFT | ROUTE_XDP : ROUTE_XDP | ROUTE_TC);
 	return true;
 }
 
@@ -74,14 +85,15 @@ static __always_inline bool xdp_resolve(struct xdp_md *ctx, struct packet *p, st
 static __always_inline bool xdp_route(struct xdp_md *ctx, struct packet *p, struct outcome *o)
 {
 	struct flow *f = o->flow;
-	bool shared = !p->vlans && route_shared(f, o->fresh);
+	__u16 tag = xdp_tag(p);
+	bool shared = !tag && route_shared(f, o->fresh);
 
 	if (shared)
 		route_recall(f, ctx->ingress_ifindex);
 	if (o->confirm || f->route & ROUTE_NOT_XDP)
 		return false;
-	if (!(f->route & ROUTE_XDP)) {
-		if (!xdp_resolve(ctx, p, f))
+	if (!(f->route & ROUTE_XDP) || f->route >> ROUTE_TAG_SHIFT != tag) {
+		if (!xdp_resolve(ctx, p, f, tag))
 			return false;
 		if (shared)
 			route_keep(f, ctx->ingress_ifindex);
