@@ -170,7 +170,8 @@ func addRoutes(up, second netlink.Link) error {
 		if err != nil {
 			return err
 		}
-		route := &netlink.Route{LinkIndex: r.dev, Dst: dst, Gw: net.ParseIP(r.via), MTU: r.mtu}
+		// For packets that are forwarded, IPv4 reckons with a locked MTU only.
+		route := &netlink.Route{LinkIndex: r.dev, Dst: dst, Gw: net.ParseIP(r.via), MTU: r.mtu, MTULock: r.mtu > 0}
 		if err := netlink.RouteAdd(route); err != nil {
 			return fmt.Errorf("add route %s: %w", r.dst, err)
 		}
