@@ -235,6 +235,25 @@ func TestAGSOPacketOfALocalBackendIsRewrittenOnce(t *testing.T) {
 	})
 }
 
+// XDP sees the first page of one; checksums are corrected, not computed.
+func TestAJumboFrameIsTranslatedAsAWhole(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+		if hook != maps.HookXDP {
+			return // see GSO
+		}
+		c := newConversation(t, r, hook, f, proto, local).serve()
+		c.begin()
+		in := c.spec(f.client, f.vip, packet.ACK, strings.Repeat("x", 8800))
+		if local {
+			c.forwardSpec(in)
+			return
+		}
+		wantOutcome(t, c.run(hook, in), rig.Pass, maps.VerdictLeftToTC) // the uplink's MTU is 1500
+	})
+}
+
 // TC sends it by the kernel's neighbour code, which asks around.
 func TestWithANeighbourNobodyKnowsThePacketGoesTheSlowWay(t *testing.T) {
 	t.Parallel()

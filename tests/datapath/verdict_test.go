@@ -1,0 +1,125 @@
+package datapath
+
+import (
+	"testing"
+
+	"github.com/ebb-lb/ebb/maps"
+	"github.com/ebb-lb/ebb/tests/packet"
+	"github.com/ebb-lb/ebb/tests/rig"
+)
+
+// provocations has the shortest way to each verdict, from a TCP service with
+// one remote backend unless it makes another. Other tests look at each closely.
+var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
+	maps.VerdictNotIP:     spoiled(etherType(0x0806)),
+	maps.VerdictNotL4:     spoiled(protocol(sctp)),
+	maps.VerdictMalformed: spoiled(set(0, 0x44)),
+	maps.VerdictFragment:  spoiled(fragmented(moreFragments)),
+	maps.VerdictExtHeaders: func(c *conversation) rig.Result {
+		c.f = families[1]
+		in := c.first()
+		in.DstOptions = 5
+		return c.run(c.hook, in)
+	},
+	maps.VerdictNotService: func(c *conversation) rig.Result {
+		c.f.vip = otherVIP(c.f)
+		return c.run(c.hook, c.first())
+	},
+	maps.VerdictLeftToTC: func(c *conversation) rig.Result {
+		in := c.first()
+		in.TTL = 1
+		return c.run(maps.HookXDP, in)
+	},
+
+	maps.VerdictToLocal: func(c *conversation) rig.Result {
+		return c.place(true).run(c.hook, c.first())
+	},
+	maps.VerdictToRemote: func(c *conversation) rig.Result {
+		return c.run(c.hook, c.first())
+	},
+	maps.VerdictReplyLocal: func(c *conversation) rig.Result {
+		c = c.place(true)
+		c.forward(packet.SYN, "")
+		return c.run(maps.HookTCEgress, c.replyOf(packet.SYN|packet.ACK, ""))
+	},
+	maps.VerdictReplyRemote: func(c *conversation) rig.Result {
+		c.forward(packet.SYN, "")
+		return c.run(c.hook, c.replyOf(packet.SYN|packet.ACK, ""))
+	},
+
+	maps.VerdictNoBackend: func(c *conversation) rig.Result {
+		c.setState(maps.Gone)
+		return c.run(c.hook, c.first())
+	},
+	maps.VerdictNoFlow: func(c *conversation) rig.Result {
+		return c.run(c.hook, c.spec(c.f.client, c.f.vip, packet.ACK, ""))
+	},
+	maps.VerdictSNATExhausted: func(c *conversation) rig.Result {
+		c.handshake()
+		c.f = withClient(c.f, 40002)
+		return c.run(c.hook, c.first())
+	},
+	maps.VerdictFlowConflict: func(c *conversation) rig.Result {
+		c.handshake()
+		c.usurp()
+		c.age(c.forwardKey())
+		return c.run(c.hook, c.spec(c.f.client, c.f.vip, packet.ACK, ""))
+	},
+	maps.VerdictNoRoute: func(c *conversation) rig.Result {
+		c.f = c.f.in(prohibitedNet)
+		return c.place(false).run(c.hook, c.first())
+	},
+	maps.VerdictTTLExpired: func(c *conversation) rig.Result {
+		in := c.first()
+		in.TTL = 1
+		return c.run(c.hook, in)
+	},
+	maps.VerdictTooBig: func(c *conversation) rig.Result {
+		c.f = c.f.in(narrowNet)
+		in := c.first()
+		in.Payload = c.fill(in, rig.SmallMTU+1)
+		return c.place(false).run(c.hook, in)
+	},
+}
+
+// unprovoked are the verdicts no packet can bring about, and why.
+var unprovoked = map[maps.Verdict]string{
+	maps.VerdictNone:          "is the absence of one, and never counted",
+	maps.VerdictMapFull:       "flows and half_open evict instead of refusing; only a CPU out of free nodes and of luck is refused",
+	maps.VerdictRewriteFailed: "the kernel refuses only what it has no memory for",
+}
+
+func spoiled(spoil func(packet.Spec, []byte) []byte) func(c *conversation) rig.Result {
+	return func(c *conversation) rig.Result {
+		c.t.Helper()
+		in := c.first()
+		return send(c.t, c.r, c.hook, spoil(in, frame(c.t, in)), rig.Context{})
+	}
+}
+
+// place returns what the same client has with a service of one backend of that place.
+func (c *conversation) place(local bool) *conversation {
+	c.t.Helper()
+	return newConversation(c.t, c.r, c.hook, c.f, c.proto, local).serve()
+}
+
+func TestEveryVerdictCanBeProvoked(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{SNATMin: 2000, SNATMax: 2000})
+	for v := range maps.VerdictCount {
+		t.Run(v.String(), func(t *testing.T) {
+			provoke, ok := provocations[v]
+			if why := unprovoked[v]; ok == (why != "") {
+				t.Fatalf("provoked: %t, and the reason not to is %q", ok, why)
+			}
+			if !ok {
+				return
+			}
+			r.Reset(t)
+			c := newConversation(t, r, maps.HookTCIngress, families[0], maps.TCP, false).serve()
+			if got := provoke(c); got.Verdict != v {
+				t.Errorf("got %s", got.Verdict)
+			}
+		})
+	}
+}
