@@ -109,12 +109,13 @@ static __always_inline enum claim claim_again(struct beginning *bg)
 
 	if (!h || !flow_pairs(bg->key, &h->flow))
 		return CLAIM_TAKEN;
-	/* Perhaps with another backend generation. */
+	/* Perhaps with another backend generation. One that has answered was timed. */
+	if (h->since || h->flow.generation != bg->reverse->value.flow.generation)
+		h->since = bg->reverse->value.since;
 	h->flow.backend = bg->reverse->value.flow.backend;
 	h->flow.generation = bg->reverse->value.flow.generation;
 	h->flow.flags = bg->reverse->value.flow.flags;
 	h->flow.seen = bg->reverse->value.flow.seen;
-	h->since = bg->reverse->value.since;
 	return CLAIM_OK;
 }
 

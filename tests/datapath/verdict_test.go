@@ -74,6 +74,14 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 		in.TTL = 1
 		return c.run(c.hook, in)
 	},
+	maps.VerdictLateAnswer: func(c *conversation) rig.Result {
+		c = c.place(true)
+		c.forward(packet.SYN, "")
+		c.reply(packet.SYN|packet.ACK, "")
+		second := moved(c.t, c)
+		second.forward(packet.SYN, "")
+		return c.run(maps.HookTCEgress, c.spec(second.backend, c.f.client, packet.SYN|packet.ACK, ""))
+	},
 	maps.VerdictTooBig: func(c *conversation) rig.Result {
 		c.f = c.f.in(narrowNet)
 		in := c.first()

@@ -48,6 +48,9 @@ func Translate(frame []byte, hook maps.Hook, w *World) Expectation {
 	if known && !actsAt(f, hook) || !known && hook == maps.HookTCEgress {
 		return Expectation{Action: rig.Pass, Verdict: maps.VerdictNotService, frame: frame}
 	}
+	if known && w.Answered[p.key] && packet.Flags(p.flags)&packet.SYN != 0 && f.Flags&maps.FlowRemote != 0 {
+		f.Src = netip.AddrPortFrom(f.Src.Addr(), 0) // claimed once more, perhaps another one
+	}
 	if !known {
 		if f, v = begin(&p, w); v != maps.VerdictNone {
 			return Expectation{Action: actionOf(v), Verdict: v, frame: frame}

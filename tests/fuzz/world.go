@@ -20,6 +20,8 @@ type World struct {
 	Services map[maps.Frontend]Backend
 	// Flows are both directions of every connection, established or not.
 	Flows map[maps.FlowKey]maps.Flow
+	// Answered are those of clients that have yet to answer their backend.
+	Answered map[maps.FlowKey]bool
 
 	Node4, Node6 netip.Addr // sources of what is sent to other nodes
 	MTU          int        // of every route

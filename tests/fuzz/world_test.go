@@ -95,6 +95,7 @@ func (d dialogue) halves() (keys [2]maps.FlowKey, flows [2]maps.Flow) {
 func newWorld() *World {
 	w := &World{
 		Services: make(map[maps.Frontend]Backend), Flows: make(map[maps.FlowKey]maps.Flow),
+		Answered: make(map[maps.FlowKey]bool),
 		Node4: rig.Node4, Node6: rig.Node6, MTU: 1500,
 		NodeMAC: rig.NodeMAC, BackendMAC: rig.OtherMAC, ClientMAC: rig.GatewayMAC,
 	}
@@ -109,6 +110,9 @@ func newWorld() *World {
 		keys, flows := d.halves()
 		for i := range keys {
 			w.Flows[keys[i]] = flows[i]
+		}
+		if !d.established {
+			w.Answered[keys[0]] = true
 		}
 	}
 	return w
