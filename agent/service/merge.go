@@ -37,12 +37,20 @@ func addEndpoints(set map[netip.AddrPort]Endpoint, eps []SliceEndpoint, port uin
 		if have, ok := set[addr]; ok && (!have.Terminating || ep.Terminating) {
 			continue
 		}
-		set[addr] = Endpoint{
-			Addr:        addr,
-			NodeName:    ep.NodeName,
-			Ready:       ep.Ready,
-			Serving:     ep.Serving,
-			Terminating: ep.Terminating,
-		}
+		set[addr] = ep.at(addr)
+	}
+}
+
+// at is ep on one of its ports.
+func (ep SliceEndpoint) at(addr netip.AddrPort) Endpoint {
+	return Endpoint{
+		Addr:        addr,
+		NodeName:    ep.NodeName,
+		Pod:         ep.Pod,
+		Ready:       ep.Ready,
+		Serving:     ep.Serving,
+		Terminating: ep.Terminating,
+		ZoneHints:   ep.ZoneHints,
+		NodeHints:   ep.NodeHints,
 	}
 }

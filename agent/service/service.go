@@ -7,6 +7,8 @@ package service
 import (
 	"cmp"
 	"net/netip"
+	"slices"
+	"time"
 )
 
 // Name is a namespaced name.
@@ -67,9 +69,18 @@ type Service struct {
 	ClusterIPs      []netip.Addr
 	ExternalIPs     []netip.Addr
 	LoadBalancerIPs []netip.Addr // status.loadBalancer.ingress with ipMode VIP
-	InternalPolicy  Policy
-	ExternalPolicy  Policy
-	Ports           []Port
+	// LoadBalancerSourceRanges are the clients LoadBalancerIPs are for; see
+	// SourceRanges.
+	LoadBalancerSourceRanges []netip.Prefix
+	InternalPolicy           Policy
+	ExternalPolicy           Policy
+	// AffinityTimeout is how long a client keeps its backend after its last
+	// new connection; 0: it does not.
+	AffinityTimeout time.Duration
+	// HealthCheckNodePort is where load balancers ask whether this node has
+	// local endpoints; 0: nowhere.
+	HealthCheckNodePort uint16
+	Ports               []Port
 }
 
 // ExternallyAccessible reports whether anything but a ClusterIP leads to p
@@ -78,14 +89,35 @@ func (s *Service) ExternallyAccessible(p Port) bool {
 	return p.NodePort != 0 || len(s.ExternalIPs) > 0 || len(s.LoadBalancerIPs) > 0
 }
 
+// SourceRanges returns the ranges of one family that clients of the load
+// balancer addresses must be in; restricted is false if any client may come.
+//
+// A list that names only ranges of the other family allows nobody of this one:
+// whoever restricts access has said who may come. A range of length 0 opens its
+// family.
+func (s *Service) SourceRanges(v4 bool) (ranges []netip.Prefix, restricted bool) {
+	for _, r := range s.LoadBalancerSourceRanges {
+		if r.IsValid() && r.Addr().Is4() == v4 {
+			ranges = append(ranges, r)
+		}
+	}
+	if slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return r.Bits() == 0 }) {
+		return nil, false
+	}
+	return ranges, len(s.LoadBalancerSourceRanges) > 0
+}
+
 // Endpoint is one address and port behind a service port. Conditions are
 // resolved: nil in the API is ready, serving and not terminating.
 type Endpoint struct {
 	Addr        netip.AddrPort
 	NodeName    string // empty: unknown, treated as remote
+	Pod         Name   // the pod behind it, for people; zero if unknown
 	Ready       bool
 	Serving     bool
 	Terminating bool
+	// ZoneHints and NodeHints are who should use this endpoint, wherever it is.
+	ZoneHints, NodeHints NameSet
 }
 
 // Slice is what a proxy needs of a discovery/v1 EndpointSlice. It is
@@ -96,6 +128,9 @@ type Slice struct {
 	Service   Name
 	Ports     []SlicePort
 	Endpoints []SliceEndpoint
+	// Triggered is when the pod or service changed that made this version of
+	// the slice; zero if unknown. It says nothing about the endpoints.
+	Triggered time.Time
 }
 
 // SlicePort is a port every endpoint of a Slice has.
@@ -108,15 +143,39 @@ type SlicePort struct {
 type SliceEndpoint struct {
 	Addr        netip.Addr
 	NodeName    string
+	Pod         Name
 	Ready       bool
 	Serving     bool
 	Terminating bool
+	ZoneHints   NameSet
+	NodeHints   NameSet
 }
 
-// Node is what a proxy needs of the node it runs on.
+// Node is what a proxy needs of the node it runs on. It is immutable once it
+// is in a Store.
 type Node struct {
 	Name string
+	// Known is false while the cluster has no object of that name; then the
+	// name is all there is.
+	Known bool
+	// Deleting: the object waits for its finalizers.
+	Deleting bool
 	// Addrs are the node's addresses (status.addresses, InternalIP and
 	// ExternalIP), InternalIP first. The first of a family is its primary one.
 	Addrs []netip.Addr
+	// PodCIDRs are the ranges the addresses of this node's pods are taken
+	// from; none where the CNI does not tell.
+	PodCIDRs []netip.Prefix
+	// Zone is the label topology.kubernetes.io/zone; empty: none.
+	Zone string
+	// Labels and Annotations are those the source was told to keep. All of
+	// them would make every note some controller leaves on the object a
+	// change.
+	Labels, Annotations map[string]string
+	Taints              []Taint
+}
+
+// Taint is a taint of a Node.
+type Taint struct {
+	Key, Value, Effect string
 }

@@ -2,33 +2,11 @@ package service
 
 import (
 	stdmaps "maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 )
-
-// View is what a proxy needs to know of one service.
-type View struct {
-	Name Name
-	// Service is nil if it was deleted or never known; then Endpoints is nil.
-	Service *Service
-	// Endpoints are the endpoints of each port, of both address families,
-	// sorted by address and port. A port nobody serves has no entry.
-	Endpoints map[PortKey][]Endpoint
-	// Received is when the oldest change that is in this view, and was in
-	// none before, reached the Store.
-	Received time.Time
-}
-
-// Changes is what changed since the last Take.
-type Changes struct {
-	Node        Node
-	NodeChanged bool
-	Services    []View // sorted by name
-}
-
-// Empty reports whether nothing changed.
-func (c Changes) Empty() bool { return !c.NodeChanged && len(c.Services) == 0 }
 
 // Store gathers what a source knows and remembers what changed. A source
 // fills it, the agent's loop takes from it; it is safe for concurrent use.
@@ -36,16 +14,19 @@ func (c Changes) Empty() bool { return !c.NodeChanged && len(c.Services) == 0 }
 // An update equal to what is stored is no change.
 type Store struct {
 	now     func() time.Time
+	started time.Time
 	changed chan struct{}
 
-	mu        sync.Mutex
-	synced    bool
-	services  map[Name]*entry
-	owners    map[Name]Name // slice → its service
-	dirty     map[Name]time.Time
-	node      Node
-	nodeDirty bool
-	revision  uint64 // counts changes
+	mu         sync.Mutex
+	synced     bool
+	services   map[Name]*entry
+	owners     map[Name]Name // slice → its service
+	dirty      map[Name]times
+	node       Node
+	nodeDirty  bool
+	cidrs      map[string][]netip.Prefix // ServiceCIDR → its ranges
+	cidrsDirty bool
+	revision   uint64 // counts changes
 }
 
 // entry is one service and the slices that name it; either may be absent.
@@ -57,14 +38,17 @@ type entry struct {
 func (e *entry) empty() bool { return e.service == nil && len(e.slices) == 0 }
 
 // NewStore returns an empty Store. now tells when a change is received;
-// usually time.Now.
+// usually time.Now. What was triggered before the Store was made is not counted
+// as late.
 func NewStore(now func() time.Time) *Store {
 	return &Store{
 		now:      now,
+		started:  now(),
 		changed:  make(chan struct{}, 1),
 		services: map[Name]*entry{},
 		owners:   map[Name]Name{},
-		dirty:    map[Name]time.Time{},
+		dirty:    map[Name]times{},
+		cidrs:    map[string][]netip.Prefix{},
 	}
 }
 
@@ -105,18 +89,40 @@ func (s *Store) DeleteNode() {
 	s.update(func() { s.putNode(Node{Name: s.node.Name}) })
 }
 
-// Replace makes the Store know exactly these services and slices and this
-// node, in one step. Only what differs becomes a change.
-func (s *Store) Replace(services []*Service, parts []*Slice, node Node) {
+// PutServiceCIDR inserts or replaces the ranges of one ServiceCIDR object. The
+// Store owns ranges from now on.
+func (s *Store) PutServiceCIDR(name string, ranges []netip.Prefix) {
+	s.update(func() { s.putServiceCIDR(name, ranges) })
+}
+
+// DeleteServiceCIDR removes a ServiceCIDR object. An unknown one is no change.
+func (s *Store) DeleteServiceCIDR(name string) {
+	s.update(func() { s.putServiceCIDR(name, nil) })
+}
+
+// Content is everything a source knows at one time.
+type Content struct {
+	Services     []*Service
+	Slices       []*Slice
+	ServiceCIDRs map[string][]netip.Prefix // by the name of the object
+	Node         Node
+}
+
+// Replace makes the Store know exactly c, in one step. Only what differs
+// becomes a change. The Store owns what is in c from now on.
+func (s *Store) Replace(c Content) {
 	s.update(func() {
-		s.deleteOthers(services, parts)
-		for _, svc := range services {
+		s.deleteOthers(c)
+		for _, svc := range c.Services {
 			s.putService(svc)
 		}
-		for _, sl := range parts {
+		for _, sl := range c.Slices {
 			s.putSlice(sl)
 		}
-		s.putNode(node)
+		for name, ranges := range c.ServiceCIDRs {
+			s.putServiceCIDR(name, ranges)
+		}
+		s.putNode(c.Node)
 	})
 }
 
@@ -139,54 +145,6 @@ func (s *Store) Synced() bool {
 	return s.synced
 }
 
-// MarkDirty makes the next Take contain these services, as if they had just
-// changed. It does not signal Changed: its caller is the loop, which knows
-// when it wants to try again.
-func (s *Store) MarkDirty(names ...Name) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, name := range names {
-		s.touch(name)
-	}
-}
-
-// MarkAllDirty makes the next Take contain the node and everything known. Like
-// MarkDirty, it does not signal Changed.
-func (s *Store) MarkAllDirty() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name := range s.services {
-		s.touch(name)
-	}
-	s.nodeDirty = true
-}
-
-// Take returns what changed since the last Take; nothing before SetSynced.
-// The caller must not modify what it gets.
-func (s *Store) Take() Changes {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.synced {
-		return Changes{}
-	}
-	c := Changes{Node: s.node, NodeChanged: s.nodeDirty}
-	for _, name := range slices.SortedFunc(stdmaps.Keys(s.dirty), Name.Compare) {
-		c.Services = append(c.Services, s.view(name))
-	}
-	clear(s.dirty)
-	s.nodeDirty = false
-	return c
-}
-
-func (s *Store) view(name Name) View {
-	v := View{Name: name, Received: s.dirty[name]}
-	if e := s.services[name]; e != nil && e.service != nil {
-		v.Service = e.service
-		v.Endpoints = merge(e.slices)
-	}
-	return v
-}
-
 // update runs f with the Store locked and signals if f changed anything.
 func (s *Store) update(f func()) {
 	s.mu.Lock()
@@ -202,14 +160,6 @@ func (s *Store) signal() {
 	select {
 	case s.changed <- struct{}{}:
 	default:
-	}
-}
-
-// touch marks a service as changed; the oldest change counts.
-func (s *Store) touch(name Name) {
-	s.revision++
-	if _, ok := s.dirty[name]; !ok {
-		s.dirty[name] = s.now()
 	}
 }
 
@@ -260,6 +210,7 @@ func (s *Store) putSlice(sl *Slice) {
 	s.entry(sl.Service).slices[sl.Key] = sl
 	s.owners[sl.Key] = sl.Service
 	s.touch(sl.Service)
+	s.trigger(sl.Service, sl.Triggered)
 }
 
 func (s *Store) deleteSlice(key Name) {
@@ -282,10 +233,33 @@ func (s *Store) putNode(n Node) {
 	s.revision++
 }
 
-// deleteOthers removes the services and slices that are not in these lists.
-func (s *Store) deleteOthers(services []*Service, parts []*Slice) {
-	known := make(map[Name]bool, len(services))
-	for _, svc := range services {
+// putServiceCIDR counts as a change only if the union of all objects does: the
+// same range in two of them is one.
+func (s *Store) putServiceCIDR(name string, ranges []netip.Prefix) {
+	before := union(s.cidrs)
+	if len(ranges) == 0 {
+		delete(s.cidrs, name)
+	} else {
+		s.cidrs[name] = ranges
+	}
+	if slices.Equal(before, union(s.cidrs)) {
+		return
+	}
+	s.cidrsDirty = true
+	s.revision++
+}
+
+// union returns all ranges, sorted, each once.
+func union(cidrs map[string][]netip.Prefix) []netip.Prefix {
+	all := slices.Concat(slices.Collect(stdmaps.Values(cidrs))...)
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return slices.Compact(all)
+}
+
+// deleteOthers removes what is not in c.
+func (s *Store) deleteOthers(c Content) {
+	known := make(map[Name]bool, len(c.Services))
+	for _, svc := range c.Services {
 		known[svc.Name] = true
 	}
 	for name := range s.services {
@@ -293,13 +267,18 @@ func (s *Store) deleteOthers(services []*Service, parts []*Slice) {
 			s.deleteService(name)
 		}
 	}
-	keys := make(map[Name]bool, len(parts))
-	for _, sl := range parts {
+	keys := make(map[Name]bool, len(c.Slices))
+	for _, sl := range c.Slices {
 		keys[sl.Key] = true
 	}
 	for key := range s.owners {
 		if !keys[key] {
 			s.deleteSlice(key)
+		}
+	}
+	for name := range s.cidrs {
+		if _, ok := c.ServiceCIDRs[name]; !ok {
+			s.putServiceCIDR(name, nil)
 		}
 	}
 }

@@ -95,11 +95,12 @@ func TestChanges(t *testing.T) {
 			s.PutNode(Node{Name: "n1", Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}})
 		}, nil, true},
 		{"replacing everything by the same is no change", func(s *Store) {
-			s.Replace([]*Service{aService(web, "10.0.0.1"), aService(db, "10.0.0.2")},
-				[]*Slice{aSlice("web-1", web, "10.1.0.1")}, Node{Name: "n1"})
+			s.Replace(Content{Services: []*Service{aService(web, "10.0.0.1"), aService(db, "10.0.0.2")},
+				Slices: []*Slice{aSlice("web-1", web, "10.1.0.1")}, Node: Node{Name: "n1"}})
 		}, nil, false},
 		{"replacing reports what differs", func(s *Store) {
-			s.Replace([]*Service{aService(web, "10.0.0.1")}, []*Slice{aSlice("web-2", web, "10.1.0.1")}, Node{Name: "n2"})
+			s.Replace(Content{Services: []*Service{aService(web, "10.0.0.1")},
+				Slices: []*Slice{aSlice("web-2", web, "10.1.0.1")}, Node: Node{Name: "n2"}})
 		}, []string{"shop/db", "shop/web"}, true},
 	}
 	for _, tc := range tests {

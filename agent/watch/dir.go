@@ -139,7 +139,7 @@ func (d *Dir) load() {
 		return
 	}
 	d.report(c.ignored)
-	d.store.Replace(c.services, c.slices, c.node)
+	d.store.Replace(service.Content{Services: c.services, Slices: c.slices, Node: c.node})
 	if changed || !d.store.Synced() {
 		d.log.Info("manifests in force", "services", len(c.services), "slices", len(c.slices))
 	}
