@@ -11,41 +11,75 @@ import (
 	"github.com/ebb-lb/ebb/agent/service"
 )
 
-const node = "here"
+const (
+	node = "here"
+	zone = "a"
+)
 
 // The endpoints the tables speak of: L runs on this node, R elsewhere; ready,
 // serving and terminating, not serving. The suffix 6 is the other family.
 var known = map[string]service.Endpoint{
-	"Lr":    {Addr: addr("10.0.0.1:80"), NodeName: node, Ready: true, Serving: true},
-	"Rr":    {Addr: addr("10.0.1.1:80"), NodeName: "there", Ready: true, Serving: true},
-	"Ur":    {Addr: addr("10.0.2.1:80"), Ready: true, Serving: true},
-	"Lst":   {Addr: addr("10.0.0.2:80"), NodeName: node, Serving: true, Terminating: true},
-	"Rst":   {Addr: addr("10.0.1.2:80"), NodeName: "there", Serving: true, Terminating: true},
-	"Lx":    {Addr: addr("10.0.0.3:80"), NodeName: node},
-	"Rx":    {Addr: addr("10.0.1.3:80"), NodeName: "there", Terminating: true},
-	"Ls":    {Addr: addr("10.0.0.4:80"), NodeName: node, Serving: true},
-	"Lrt":   {Addr: addr("10.0.0.5:80"), NodeName: node, Ready: true, Terminating: true},
-	"Rr6":   {Addr: addr("[fd00::1]:80"), NodeName: "there", Ready: true, Serving: true},
-	"Rst6":  {Addr: addr("[fd00::2]:80"), NodeName: "there", Serving: true, Terminating: true},
-	"Lst6":  {Addr: addr("[fd00::3]:80"), NodeName: node, Serving: true, Terminating: true},
-	"Lst62": {Addr: addr("[fd00::4]:80"), NodeName: node, Serving: true, Terminating: true},
+	"Lr":     {Addr: addr("10.0.0.1:80"), NodeName: node, Ready: true, Serving: true},
+	"Rr":     {Addr: addr("10.0.1.1:80"), NodeName: "there", Ready: true, Serving: true},
+	"Ur":     {Addr: addr("10.0.2.1:80"), Ready: true, Serving: true},
+	"Lst":    {Addr: addr("10.0.0.2:80"), NodeName: node, Serving: true, Terminating: true},
+	"Rst":    {Addr: addr("10.0.1.2:80"), NodeName: "there", Serving: true, Terminating: true},
+	"Lx":     {Addr: addr("10.0.0.3:80"), NodeName: node},
+	"Rx":     {Addr: addr("10.0.1.3:80"), NodeName: "there", Terminating: true},
+	"Ls":     {Addr: addr("10.0.0.4:80"), NodeName: node, Serving: true},
+	"Lrt":    {Addr: addr("10.0.0.5:80"), NodeName: node, Ready: true, Terminating: true},
+	"Rr6":    {Addr: addr("[fd00::1]:80"), NodeName: "there", Ready: true, Serving: true},
+	"Rst6":   {Addr: addr("[fd00::2]:80"), NodeName: "there", Serving: true, Terminating: true},
+	"Lst6":   {Addr: addr("[fd00::3]:80"), NodeName: node, Serving: true, Terminating: true},
+	"Rr2":    {Addr: addr("10.0.1.6:80"), NodeName: "there", Ready: true, Serving: true},
+	"Lr6":    {Addr: addr("[fd00::5]:80"), NodeName: node, Ready: true, Serving: true},
+	"Rr62":   {Addr: addr("[fd00::6]:80"), NodeName: "there", Ready: true, Serving: true},
+	"Lt":     {Addr: addr("10.0.0.7:80"), NodeName: node, Terminating: true},
+	"Lt@Lrt": {Addr: addr("10.0.0.5:81"), NodeName: node, Terminating: true},
+	"Lst62":  {Addr: addr("[fd00::4]:80"), NodeName: node, Serving: true, Terminating: true},
 }
 
 func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
+// pick returns the endpoints of these names. Hints follow a name: Rr/z=a,b/n=x
+// is hinted for the zones a and b and the node x.
 func pick(names string) []service.Endpoint {
 	var eps []service.Endpoint
 	for _, n := range strings.Fields(names) {
-		eps = append(eps, known[n])
+		name, hints, _ := strings.Cut(n, "/")
+		e := known[name]
+		for h := range strings.SplitSeq(hints, "/") {
+			if zones, ok := strings.CutPrefix(h, "z="); ok {
+				e.ZoneHints = service.NewNameSet(strings.Split(zones, ",")...)
+			}
+			if nodes, ok := strings.CutPrefix(h, "n="); ok {
+				e.NodeHints = service.NewNameSet(strings.Split(nodes, ",")...)
+			}
+		}
+		eps = append(eps, e)
 	}
 	return eps
+}
+
+// inputs are those of a service port with these policies, reachable from
+// outside or not.
+func inputs(eps []service.Endpoint, internal, external service.Policy, ext bool) Inputs {
+	in := Inputs{
+		Service:  &service.Service{InternalPolicy: internal, ExternalPolicy: external},
+		Port:     service.Port{Port: 80},
+		NodeName: node, Zone: zone, Endpoints: eps,
+	}
+	if ext {
+		in.Port.NodePort = 30080
+	}
+	return in
 }
 
 func names(eps []service.Endpoint) string {
 	var out []string
 	for _, e := range eps {
 		for n, k := range known {
-			if k == e {
+			if k.Addr == e.Addr {
 				out = append(out, n)
 			}
 		}
@@ -84,12 +118,7 @@ func TestChoose(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			svc := &service.Service{InternalPolicy: tc.internal, ExternalPolicy: tc.external}
-			port := service.Port{Port: 80}
-			if tc.ext {
-				port.NodePort = 30080
-			}
-			got := Choose(svc, port, pick(tc.eps), node)
+			got := Choose(inputs(pick(tc.eps), tc.internal, tc.external, tc.ext))
 			want := []string{tc.cluster, tc.local, tc.eps}
 			if diff := cmp.Diff(want, []string{names(got.Cluster), names(got.Local), names(got.All)}); diff != "" {
 				t.Errorf("cluster, local, all (-want +got):\n%s", diff)
@@ -112,7 +141,7 @@ func TestChooseReachability(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.svc.ExternalPolicy = service.Local
-			got := Choose(&tc.svc, service.Port{Port: 80}, pick("Lr Rr"), node)
+			got := Choose(Inputs{Service: &tc.svc, Port: service.Port{Port: 80}, Endpoints: pick("Lr Rr"), NodeName: node})
 			if names(got.Local) != tc.want {
 				t.Errorf("local set: got %q, want %q", names(got.Local), tc.want)
 			}
@@ -121,9 +150,9 @@ func TestChooseReachability(t *testing.T) {
 }
 
 func TestChooseLeavesItsInputAlone(t *testing.T) {
-	eps := pick("Lr Lst Rst6")
+	eps := pick("Lr Lst Rst6/z=a")
 	before := slices.Clone(eps)
-	got := Choose(&service.Service{ExternalPolicy: service.Local}, service.Port{NodePort: 1}, eps, node)
+	got := Choose(inputs(eps, service.Cluster, service.Local, true))
 	clear(got.All)
 	clear(got.Cluster)
 	clear(got.Local)

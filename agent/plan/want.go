@@ -30,7 +30,9 @@ func want(v service.View, in Input) []wanted {
 			name: maps.ServicePort{
 				Namespace: v.Name.Namespace, Service: v.Name.Name, Port: p.Name, Proto: maps.Proto(p.Proto),
 			},
-			choice:        endpoints.Choose(v.Service, p, v.Endpoints[p.PortKey], in.NodeName),
+			choice: endpoints.Choose(endpoints.Inputs{
+				Service: v.Service, Port: p, Endpoints: v.Endpoints[p.PortKey], NodeName: in.NodeName,
+			}),
 			internalLocal: v.Service.InternalPolicy == service.Local,
 			externalLocal: v.Service.ExternalPolicy == service.Local,
 		}
