@@ -21,9 +21,13 @@ type Config struct {
 	Source     Source
 	Kubeconfig string // empty: in-cluster
 	NodeName   string
-	Uplinks    []string // empty: automatic
-	XDP        string   // "auto", "native", "generic", "off"
-	BPFFS      string
+	// ServiceProxyName is the value of the label
+	// service.kubernetes.io/service-proxy-name of the Services to balance;
+	// empty: those without the label.
+	ServiceProxyName string
+	Uplinks          []string // empty: automatic
+	XDP              string   // "auto", "native", "generic", "off"
+	BPFFS            string
 	// MetricsAddr and HealthAddr are host:port; empty: not served.
 	MetricsAddr, HealthAddr string
 	SNATPorts               PortRange

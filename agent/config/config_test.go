@@ -106,6 +106,7 @@ func TestWrongValuesAreRefusedWithTheirPlaceAndWhatIsAllowed(t *testing.T) {
 		{name: "one bad element", args: []string{"--node-addresses=10.0.0.1,x"}, want: `allowed are IP addresses`},
 		{name: "interval", args: []string{"--min-sync-interval=1h"}, want: "allowed are a duration"},
 		{name: "node name", args: []string{"--node-name="}, want: "allowed are a node's name"},
+		{name: "proxy name", args: []string{"--service-proxy-name=a,b"}, want: `flag --service-proxy-name: "a,b": allowed are a label value`},
 		{name: "entries", args: []string{"--max-slots=-1"}, want: "allowed are a number of entries"},
 	}
 	for _, tc := range tests {
@@ -119,6 +120,19 @@ func TestWrongValuesAreRefusedWithTheirPlaceAndWhatIsAllowed(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, tc.want)
 			}
 		})
+	}
+}
+
+func TestServiceProxyNameIsALabelValue(t *testing.T) {
+	longest := strings.Repeat("a", 63)
+	for name, ok := range map[string]bool{
+		"": true, "ebb": true, "a.b_C-1": true, "x": true, longest: true,
+		longest + "a": false, "-ebb": false, "ebb.": false, "a b": false, "a/b": false, "é": false,
+	} {
+		c, err := resolve(t, nil, []string{"EBB_SERVICE_PROXY_NAME=" + name})
+		if (err == nil) != ok || ok && c.ServiceProxyName != name {
+			t.Errorf("%q: got %q, %v", name, c.ServiceProxyName, err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -111,6 +112,8 @@ func general() []option {
 		{name: "source", def: "kubernetes", allowed: "kubernetes, dir:PATH", usage: "where Services and EndpointSlices come from", set: one(setSource)},
 		{name: "kubeconfig", usage: "kubeconfig file; empty: in-cluster", set: text(func(c *Config) *string { return &c.Kubeconfig })},
 		{name: "node-name", def: hostname(), allowed: "a node's name", usage: "name of this node's Node object", set: one(setNodeName)},
+		{name: "service-proxy-name", allowed: "a label value, or empty for Services without the label",
+			usage: "balance Services with this value of the label service.kubernetes.io/service-proxy-name", set: one(setProxyName)},
 		{name: "uplink", list: true, usage: "device towards other machines; none: those with a default route or a node address",
 			set: each(func(c *Config) *[]string { return &c.Uplinks }, deviceName), allowed: "device names"},
 		{name: "xdp", def: "auto", off: true, allowed: "auto, native, generic, off", usage: "XDP on uplinks",
@@ -156,6 +159,17 @@ func setNodeName(c *Config, v string) error {
 		return errNotAllowed
 	}
 	c.NodeName = v
+	return nil
+}
+
+// labelValue is what Kubernetes allows as one.
+var labelValue = regexp.MustCompile(`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`)
+
+func setProxyName(c *Config, v string) error {
+	if !labelValue.MatchString(v) {
+		return errNotAllowed
+	}
+	c.ServiceProxyName = v
 	return nil
 }
 
