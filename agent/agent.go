@@ -60,14 +60,15 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 type runner interface{ Run(context.Context) error }
 
 func newSource(cfg config.Config, store *service.Store, log *slog.Logger) (runner, error) {
+	opts := watch.Options{NodeName: cfg.NodeName, ServiceProxyName: cfg.ServiceProxyName}
 	if cfg.Source.Dir != "" {
-		return watch.NewDir(cfg.Source.Dir, cfg.NodeName, store, log), nil
+		return watch.NewDir(cfg.Source.Dir, opts, store, log), nil
 	}
 	client, err := watch.Connect(cfg.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
-	return watch.NewKubernetes(client, cfg.NodeName, store, log), nil
+	return watch.NewKubernetes(client, opts, store, log), nil
 }
 
 // kernel is everything the agent holds in the kernel.

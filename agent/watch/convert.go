@@ -2,23 +2,30 @@ package watch
 
 import (
 	"net/netip"
+	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/ebb-lb/ebb/agent/service"
 )
 
-// labelProxyName marks a Service, and the slices made from it, as the
-// business of another proxy.
+// labelProxyName says which proxy a Service is the business of.
 const labelProxyName = "service.kubernetes.io/service-proxy-name"
 
-// convertService returns what a proxy needs of svc; false if svc is none of
-// its business: an ExternalName, headless, not yet given an address, or
+// The API server lets nothing else through; a Service written before it
+// checked, or by something that is no API server, gets the default.
+const (
+	defaultAffinityTimeout = corev1.DefaultClientIPServiceAffinitySeconds
+	maxAffinityTimeout     = 86400
+)
+
+// convertService returns what the proxy proxyName needs of svc; false if svc is
+// none of its business: an ExternalName, headless, not yet given an address, or
 // another proxy's. Addresses that do not parse are skipped; the API server
 // lets none through.
-func convertService(svc *corev1.Service) (*service.Service, bool) {
-	if ignoredBecause(svc) != "" {
+func convertService(svc *corev1.Service, proxyName string) (*service.Service, bool) {
+	if ignoredBecause(svc, proxyName) != "" {
 		return nil, false
 	}
 	return &service.Service{
@@ -26,16 +33,26 @@ func convertService(svc *corev1.Service) (*service.Service, bool) {
 		ClusterIPs:      parseAddrs(clusterIPs(svc)),
 		ExternalIPs:     parseAddrs(svc.Spec.ExternalIPs),
 		LoadBalancerIPs: loadBalancerIPs(svc.Status.LoadBalancer.Ingress),
-		InternalPolicy:  internalPolicy(svc.Spec.InternalTrafficPolicy),
-		ExternalPolicy:  externalPolicy(svc.Spec.ExternalTrafficPolicy),
-		Ports:           servicePorts(svc.Spec.Ports),
+
+		LoadBalancerSourceRanges: sourceRanges(svc.Spec.LoadBalancerSourceRanges),
+
+		InternalPolicy:      internalPolicy(svc.Spec.InternalTrafficPolicy),
+		ExternalPolicy:      externalPolicy(svc.Spec.ExternalTrafficPolicy),
+		AffinityTimeout:     affinityTimeout(svc.Spec),
+		HealthCheckNodePort: healthCheckNodePort(svc.Spec),
+		Ports:               servicePorts(svc.Spec.Ports),
 	}, true
 }
 
-// ignoredBecause says why svc is not balanced; empty if it is.
-func ignoredBecause(svc *corev1.Service) string {
-	if _, ok := svc.Labels[labelProxyName]; ok {
+// ignoredBecause says why svc is not balanced by the proxy proxyName; empty if
+// it is.
+func ignoredBecause(svc *corev1.Service, proxyName string) string {
+	label, labelled := svc.Labels[labelProxyName]
+	switch {
+	case proxyName == "" && labelled:
 		return "it has the label " + labelProxyName
+	case label != proxyName:
+		return "it does not have the label " + labelProxyName + "=" + proxyName
 	}
 	if svc.Spec.Type == corev1.ServiceTypeExternalName {
 		return "it is an ExternalName"
@@ -74,6 +91,41 @@ func loadBalancerIPs(ingress []corev1.LoadBalancerIngress) []netip.Addr {
 	return addrs
 }
 
+// sourceRanges keeps a range that does not parse as one that nobody is in:
+// to skip it could open what was meant to be closed.
+func sourceRanges(texts []string) []netip.Prefix {
+	var ranges []netip.Prefix
+	for _, text := range texts {
+		r, _ := parsePrefix(text)
+		ranges = append(ranges, r)
+	}
+	return ranges
+}
+
+func affinityTimeout(spec corev1.ServiceSpec) time.Duration {
+	if spec.SessionAffinity != corev1.ServiceAffinityClientIP {
+		return 0
+	}
+	seconds := int32(defaultAffinityTimeout)
+	if c := spec.SessionAffinityConfig; c != nil && c.ClientIP != nil {
+		seconds = deref(c.ClientIP.TimeoutSeconds, seconds)
+	}
+	if seconds < 1 || seconds > maxAffinityTimeout {
+		seconds = defaultAffinityTimeout
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// healthCheckNodePort is 0 where the API gives the field no meaning.
+func healthCheckNodePort(spec corev1.ServiceSpec) uint16 {
+	local := spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+	p := spec.HealthCheckNodePort
+	if spec.Type != corev1.ServiceTypeLoadBalancer || !local || p < 0 || p > 65535 {
+		return 0
+	}
+	return uint16(p)
+}
+
 func internalPolicy(p *corev1.ServiceInternalTrafficPolicy) service.Policy {
 	if p != nil && *p == corev1.ServiceInternalTrafficPolicyLocal {
 		return service.Local
@@ -100,84 +152,6 @@ func servicePorts(ports []corev1.ServicePort) []service.Port {
 			Port:     uint16(p.Port),
 			NodePort: uint16(p.NodePort),
 		})
-	}
-	return converted
-}
-
-// convertSlice returns what a proxy needs of slice; false if slice belongs to
-// no service, names hosts instead of addresses, or is a headless service's or
-// another proxy's.
-func convertSlice(slice *discoveryv1.EndpointSlice) (*service.Slice, bool) {
-	owner := slice.Labels[discoveryv1.LabelServiceName]
-	_, headless := slice.Labels[corev1.IsHeadlessService]
-	_, foreign := slice.Labels[labelProxyName]
-	if owner == "" || headless || foreign || slice.AddressType == discoveryv1.AddressTypeFQDN {
-		return nil, false
-	}
-	converted := &service.Slice{
-		Key:     service.Name{Namespace: slice.Namespace, Name: slice.Name},
-		Service: service.Name{Namespace: slice.Namespace, Name: owner},
-		Ports:   slicePorts(slice.Ports),
-	}
-	for _, ep := range slice.Endpoints {
-		if e, ok := convertEndpoint(ep, slice.AddressType); ok {
-			converted.Endpoints = append(converted.Endpoints, e)
-		}
-	}
-	return converted, true
-}
-
-func slicePorts(ports []discoveryv1.EndpointPort) []service.SlicePort {
-	var converted []service.SlicePort
-	for _, p := range ports {
-		if p.Name == nil || p.Port == nil || *p.Port < 1 || *p.Port > 65535 {
-			continue
-		}
-		proto, ok := protocol(deref(p.Protocol, corev1.ProtocolTCP))
-		if !ok {
-			continue
-		}
-		converted = append(converted, service.SlicePort{
-			PortKey: service.PortKey{Name: *p.Name, Proto: proto},
-			Port:    uint16(*p.Port),
-		})
-	}
-	return converted
-}
-
-// convertEndpoint uses the first address only: the API allows no other
-// meaning for more than one. A condition that is absent is that of a healthy
-// endpoint.
-func convertEndpoint(ep discoveryv1.Endpoint, family discoveryv1.AddressType) (service.SliceEndpoint, bool) {
-	if len(ep.Addresses) == 0 {
-		return service.SliceEndpoint{}, false
-	}
-	addr, ok := parseAddr(ep.Addresses[0])
-	if !ok || addr.Is4() != (family == discoveryv1.AddressTypeIPv4) {
-		return service.SliceEndpoint{}, false
-	}
-	return service.SliceEndpoint{
-		Addr:        addr,
-		NodeName:    deref(ep.NodeName, ""),
-		Ready:       deref(ep.Conditions.Ready, true),
-		Serving:     deref(ep.Conditions.Serving, true),
-		Terminating: deref(ep.Conditions.Terminating, false),
-	}, true
-}
-
-// convertNode returns what a proxy needs of its own node.
-func convertNode(node *corev1.Node) service.Node {
-	converted := service.Node{Name: node.Name}
-	seen := map[netip.Addr]bool{}
-	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
-		for _, a := range node.Status.Addresses {
-			addr, ok := parseAddr(a.Address)
-			if a.Type != kind || !ok || seen[addr] {
-				continue
-			}
-			seen[addr] = true
-			converted.Addrs = append(converted.Addrs, addr)
-		}
 	}
 	return converted
 }
@@ -210,6 +184,28 @@ func parseAddr(text string) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	return addr.Unmap(), true
+}
+
+// parsePrefix forgives spaces around the range and bits beyond its length.
+func parsePrefix(text string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(strings.TrimSpace(text))
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	if p.Addr().Is4In6() {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p.Masked(), p.IsValid()
+}
+
+func parsePrefixes(texts []string) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for _, text := range texts {
+		if p, ok := parsePrefix(text); ok {
+			prefixes = append(prefixes, p)
+		}
+	}
+	return prefixes
 }
 
 // deref is *p, or what absence means.

@@ -3,6 +3,7 @@ package watch
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -13,12 +14,20 @@ import (
 	"github.com/ebb-lb/ebb/agent/service"
 )
 
-var byValue = cmpopts.EquateComparable(netip.Addr{})
+var byValue = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
 func addrs(texts ...string) []netip.Addr {
 	var got []netip.Addr
 	for _, t := range texts {
 		got = append(got, netip.MustParseAddr(t))
+	}
+	return got
+}
+
+func prefixes(texts ...string) []netip.Prefix {
+	var got []netip.Prefix
+	for _, t := range texts {
+		got = append(got, netip.MustParsePrefix(t))
 	}
 	return got
 }
@@ -37,6 +46,19 @@ func aService(change func(*corev1.Service)) *corev1.Service {
 		change(svc)
 	}
 	return svc
+}
+
+func clientIPAffinity(timeout *int32) func(*corev1.Service) {
+	return func(s *corev1.Service) {
+		s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+		s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: timeout}}
+	}
+}
+
+func healthChecked(kind corev1.ServiceType, policy corev1.ServiceExternalTrafficPolicy) func(*corev1.Service) {
+	return func(s *corev1.Service) {
+		s.Spec.Type, s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = kind, policy, 32000
+	}
 }
 
 func TestConvertService(t *testing.T) {
@@ -95,6 +117,40 @@ func TestConvertService(t *testing.T) {
 					{PortKey: service.PortKey{Name: "plain", Proto: service.TCP}, Port: 80},
 				}
 			}},
+		{"source ranges are trimmed, cut to their length and of both families",
+			func(s *corev1.Service) {
+				s.Spec.LoadBalancerSourceRanges = []string{" 10.1.2.3/8 ", "2001:db8::/32", "::ffff:192.0.2.0/120", "0.0.0.0/0"}
+			},
+			func(s *service.Service) {
+				s.LoadBalancerSourceRanges = prefixes("10.0.0.0/8", "2001:db8::/32", "192.0.2.0/24", "0.0.0.0/0")
+			}},
+		{"a source range that is none is one nobody is in",
+			func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.1"} },
+			func(s *service.Service) { s.LoadBalancerSourceRanges = []netip.Prefix{{}} }},
+		{"affinity without a timeout has the API's default", clientIPAffinity(nil),
+			func(s *service.Service) { s.AffinityTimeout = 3 * time.Hour }},
+		{"affinity has its timeout", clientIPAffinity(new(int32(60))),
+			func(s *service.Service) { s.AffinityTimeout = time.Minute }},
+		{"affinity with a timeout the API does not allow has the default", clientIPAffinity(new(int32(0))),
+			func(s *service.Service) { s.AffinityTimeout = 3 * time.Hour }},
+		{"affinity None has no timeout, whatever is configured",
+			func(s *corev1.Service) {
+				clientIPAffinity(new(int32(60)))(s)
+				s.Spec.SessionAffinity = corev1.ServiceAffinityNone
+			},
+			func(*service.Service) {}},
+		{"the health check node port of a load balancer with policy Local is kept",
+			healthChecked(corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal),
+			func(s *service.Service) { s.HealthCheckNodePort, s.ExternalPolicy = 32000, service.Local }},
+		{"the health check node port means nothing with policy Cluster",
+			healthChecked(corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyCluster),
+			func(*service.Service) {}},
+		{"the health check node port means nothing without a load balancer",
+			healthChecked(corev1.ServiceTypeNodePort, corev1.ServiceExternalTrafficPolicyLocal),
+			func(s *service.Service) { s.ExternalPolicy = service.Local }},
+		{"publishNotReadyAddresses comes through conditions only",
+			func(s *corev1.Service) { s.Spec.PublishNotReadyAddresses = true },
+			func(*service.Service) {}},
 		{"ExternalName is ignored",
 			func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName }, nil},
 		{"a headless service is ignored",
@@ -106,7 +162,7 @@ func TestConvertService(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			got, ok := convertService(aService(tc.change))
+			got, ok := convertService(aService(tc.change), "")
 			if tc.want == nil {
 				if ok {
 					t.Errorf("not ignored: %v", got)
@@ -126,6 +182,20 @@ func TestConvertService(t *testing.T) {
 	}
 }
 
+func TestTheProxyNameDecidesWhichServicesAreBalanced(t *testing.T) {
+	labels := map[string]map[string]string{
+		"no label": nil, "mine": {labelProxyName: "ebb"}, "another's": {labelProxyName: "other"}, "empty": {labelProxyName: ""},
+	}
+	for proxy, want := range map[string]string{"": "no label", "ebb": "mine"} {
+		for name, l := range labels {
+			_, ok := convertService(aService(func(s *corev1.Service) { s.Labels = l }), proxy)
+			if ok != (name == want) {
+				t.Errorf("proxy %q, %s: balanced %v", proxy, name, ok)
+			}
+		}
+	}
+}
+
 // aSlice is shop/web-1 of shop/web with one ready endpoint on n1.
 func aSlice(change func(*discoveryv1.EndpointSlice)) *discoveryv1.EndpointSlice {
 	slice := &discoveryv1.EndpointSlice{
@@ -141,6 +211,12 @@ func aSlice(change func(*discoveryv1.EndpointSlice)) *discoveryv1.EndpointSlice 
 		change(slice)
 	}
 	return slice
+}
+
+func target(kind, namespace string) func(*discoveryv1.EndpointSlice) {
+	return func(s *discoveryv1.EndpointSlice) {
+		s.Endpoints[0].TargetRef = &corev1.ObjectReference{Kind: kind, Namespace: namespace, Name: "web-x"}
+	}
 }
 
 func TestConvertSlice(t *testing.T) {
@@ -201,8 +277,36 @@ func TestConvertSlice(t *testing.T) {
 			func(s *discoveryv1.EndpointSlice) { s.Labels = nil }, nil},
 		{"a headless slice is ignored",
 			func(s *discoveryv1.EndpointSlice) { s.Labels[corev1.IsHeadlessService] = "" }, nil},
-		{"a slice of another proxy's service is ignored",
-			func(s *discoveryv1.EndpointSlice) { s.Labels[labelProxyName] = "other" }, nil},
+		{"the label of a proxy is no matter of slices: services decide",
+			func(s *discoveryv1.EndpointSlice) { s.Labels[labelProxyName] = "other" }, func(*service.Slice) {}},
+		{"hints are kept as sets",
+			func(s *discoveryv1.EndpointSlice) {
+				s.Endpoints[0].Hints = &discoveryv1.EndpointHints{
+					ForZones: []discoveryv1.ForZone{{Name: "b"}, {Name: "a"}, {Name: "b"}},
+					ForNodes: []discoveryv1.ForNode{{Name: "n1"}},
+				}
+			},
+			func(s *service.Slice) {
+				s.Endpoints[0].ZoneHints, s.Endpoints[0].NodeHints = service.NewNameSet("a", "b"), service.NewNameSet("n1")
+			}},
+		{"hints that say nothing are none",
+			func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Hints = &discoveryv1.EndpointHints{} },
+			func(*service.Slice) {}},
+		{"the pod is known, in the slice's namespace unless it says another", target("Pod", ""),
+			func(s *service.Slice) { s.Endpoints[0].Pod = service.Name{Namespace: "shop", Name: "web-x"} }},
+		{"the pod's own namespace counts", target("Pod", "other"),
+			func(s *service.Slice) { s.Endpoints[0].Pod = service.Name{Namespace: "other", Name: "web-x"} }},
+		{"what is no pod is none", target("VirtualMachine", ""), func(*service.Slice) {}},
+		{"the time of the change is kept",
+			func(s *discoveryv1.EndpointSlice) {
+				s.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: "2026-01-02T03:04:05.000000006Z"}
+			},
+			func(s *service.Slice) { s.Triggered = time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC) }},
+		{"a time that is none is not known",
+			func(s *discoveryv1.EndpointSlice) {
+				s.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: "yesterday"}
+			},
+			func(*service.Slice) {}},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
@@ -224,23 +328,5 @@ func TestConvertSlice(t *testing.T) {
 				t.Errorf("slice (-want +got):\n%s", diff)
 			}
 		})
-	}
-}
-
-func TestNodeAddressesAreInternalFirstAndOnlyOnce(t *testing.T) {
-	got := convertNode(&corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: "n1"},
-		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
-			{Type: corev1.NodeExternalIP, Address: "203.0.113.1"},
-			{Type: corev1.NodeHostName, Address: "10.9.9.9"},
-			{Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
-			{Type: corev1.NodeInternalIP, Address: "2001:db8::1"},
-			{Type: corev1.NodeExternalIP, Address: "192.0.2.1"},
-			{Type: corev1.NodeInternalIP, Address: "n1.example.test"},
-		}},
-	})
-	want := service.Node{Name: "n1", Addrs: addrs("192.0.2.1", "2001:db8::1", "203.0.113.1")}
-	if diff := cmp.Diff(want, got, byValue); diff != "" {
-		t.Errorf("node (-want +got):\n%s", diff)
 	}
 }

@@ -26,16 +26,16 @@ const (
 )
 
 // Dir fills a Store from the manifests in a directory: Service,
-// EndpointSlice, Node, and Lists of them, in *.yaml, *.yml and *.json, not
+// EndpointSlice, Node, ServiceCIDR, and Lists of them, in *.yaml, *.yml and *.json, not
 // recursively; hidden files are skipped. The directory counts as a whole: as
 // long as anything in it is wrong, the last good state stays in force. Files
 // should be replaced by renaming; one that is written in place may be read
 // when it is half written.
 type Dir struct {
-	path     string
-	nodeName string
-	store    *service.Store
-	log      *slog.Logger
+	path  string
+	opts  Options
+	store *service.Store
+	log   *slog.Logger
 
 	seen     []fileState     // of the last load; nil: load again
 	reported map[string]bool // what was logged once
@@ -44,12 +44,12 @@ type Dir struct {
 	err error
 }
 
-// NewDir returns a source that is not running yet. nodeName says which Node
-// manifest is the own one; without it the node has a name and no address.
-func NewDir(path, nodeName string, store *service.Store, log *slog.Logger) *Dir {
+// NewDir returns a source that is not running yet. While there is no manifest
+// of the own Node, it has a name and nothing else.
+func NewDir(path string, opts Options, store *service.Store, log *slog.Logger) *Dir {
 	return &Dir{
 		path:     path,
-		nodeName: nodeName,
+		opts:     opts,
 		store:    store,
 		log:      log.With("dir", path),
 		reported: map[string]bool{},
@@ -129,7 +129,7 @@ func (d *Dir) load() {
 	d.seen = seen
 	var c content
 	if err == nil {
-		c, err = parse(files, d.nodeName)
+		c, err = parse(files, d.opts)
 	}
 	changed := d.setErr(err)
 	if err != nil {
@@ -139,9 +139,9 @@ func (d *Dir) load() {
 		return
 	}
 	d.report(c.ignored)
-	d.store.Replace(service.Content{Services: c.services, Slices: c.slices, Node: c.node})
+	d.store.Replace(c.Content)
 	if changed || !d.store.Synced() {
-		d.log.Info("manifests in force", "services", len(c.services), "slices", len(c.slices))
+		d.log.Info("manifests in force", "services", len(c.Services), "slices", len(c.Slices))
 	}
 	d.store.SetSynced()
 }

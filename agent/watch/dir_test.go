@@ -46,7 +46,7 @@ func link(t *testing.T, target, dir, name string) {
 }
 
 func newDir(h *harness, path string) *Dir {
-	return NewDir(path, "n1", h.store, slog.New(slog.DiscardHandler))
+	return NewDir(path, onN1, h.store, slog.New(slog.DiscardHandler))
 }
 
 func sliceWith(addr string) string { return strings.Replace(goodSlice, "10.1.0.1", addr, 1) }
@@ -290,7 +290,7 @@ func TestWhatIsWrongOrIgnoredIsLoggedOnce(t *testing.T) {
 	write(t, path, "pod.yaml", "apiVersion: v1\nkind: Pod\n")
 	var log lines
 	store := service.NewStore(time.Now)
-	d := NewDir(path, "n1", store, slog.New(slog.NewTextHandler(&log, nil)))
+	d := NewDir(path, onN1, store, slog.New(slog.NewTextHandler(&log, nil)))
 	d.load()
 	d.load()
 	if got := log.count("kind Pod"); got != 1 {

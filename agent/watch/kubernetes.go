@@ -9,11 +9,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	discoveryinformers "k8s.io/client-go/informers/discovery/v1"
+	networkinginformers "k8s.io/client-go/informers/networking/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -25,16 +27,15 @@ import (
 // Kubernetes fills a Store from the API server. While the server is away, the
 // Store keeps what was last known.
 type Kubernetes struct {
-	client   kubernetes.Interface
-	nodeName string
-	store    *service.Store
-	log      *slog.Logger
+	client kubernetes.Interface
+	opts   Options
+	store  *service.Store
+	log    *slog.Logger
 }
 
-// NewKubernetes returns a source that is not running yet. nodeName is the
-// name of the Node object of the machine it runs on.
-func NewKubernetes(client kubernetes.Interface, nodeName string, store *service.Store, log *slog.Logger) *Kubernetes {
-	return &Kubernetes{client: client, nodeName: nodeName, store: store, log: log}
+// NewKubernetes returns a source that is not running yet.
+func NewKubernetes(client kubernetes.Interface, opts Options, store *service.Store, log *slog.Logger) *Kubernetes {
+	return &Kubernetes{client: client, opts: opts, store: store, log: log}
 }
 
 // Connect returns a client for the cluster a kubeconfig file names or, if
@@ -71,12 +72,10 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 }
 
 // Run fills the Store until ctx is done, then returns nil. The Store is synced
-// once Services, EndpointSlices and the own Node have delivered their first
-// list. It must run only once.
+// once Services, EndpointSlices, the own Node and ServiceCIDRs have delivered
+// their first list; the last may be refused instead. It must run only once.
 func (k *Kubernetes) Run(ctx context.Context) error {
-	// A cluster that does not know the node yet must still not be without a
-	// name: it decides which endpoints are local.
-	k.store.PutNode(service.Node{Name: k.nodeName})
+	k.store.PutNode(k.opts.unknownNode())
 
 	ctx, cancel := context.WithCancel(ctx)
 	watches := k.watches()
@@ -87,13 +86,13 @@ func (k *Kubernetes) Run(ctx context.Context) error {
 			<-d
 		}
 	}()
-	var synced []cache.DoneChecker
+	var lists []firstList
 	for _, w := range watches {
 		reg, err := w.prepare(k.log)
 		if err != nil {
 			return fmt.Errorf("watch %s: %w", w.resource, err)
 		}
-		synced = append(synced, reg.HasSyncedChecker())
+		lists = append(lists, firstList{delivered: reg.HasSyncedChecker().Done(), refused: w.refused.done()})
 	}
 	for _, w := range watches {
 		d := make(chan struct{})
@@ -103,21 +102,27 @@ func (k *Kubernetes) Run(ctx context.Context) error {
 			w.informer.RunWithContext(ctx)
 		}()
 	}
-	k.awaitFirstLists(ctx, synced)
+	k.awaitFirstLists(ctx, lists)
 	<-ctx.Done()
 	return nil
 }
 
+// firstList is closed either way.
+type firstList struct {
+	delivered, refused <-chan struct{}
+}
+
 // awaitFirstLists returns when every list has reached the Store, or ctx is done.
-func (k *Kubernetes) awaitFirstLists(ctx context.Context, synced []cache.DoneChecker) {
-	for _, s := range synced {
+func (k *Kubernetes) awaitFirstLists(ctx context.Context, lists []firstList) {
+	for _, l := range lists {
 		select {
-		case <-s.Done():
+		case <-l.delivered:
+		case <-l.refused:
 		case <-ctx.Done():
 			return
 		}
 	}
-	k.log.Info("first lists received", "node", k.nodeName)
+	k.log.Info("first lists received", "node", k.opts.NodeName)
 	k.store.SetSynced()
 }
 
@@ -127,17 +132,20 @@ type resourceWatch struct {
 	informer cache.SharedIndexInformer
 	put      func(obj any)
 	remove   func(name service.Name)
+	// refused is nil for what the agent cannot work without.
+	refused *refusal
 }
 
 // watches asks the server to leave out what would be ignored here: headless
-// services, those of other proxies, other nodes.
+// services, those of other proxies, other nodes. Slices of other proxies'
+// services are delivered: see convertSlice.
 func (k *Kubernetes) watches() []resourceWatch {
 	return []resourceWatch{
 		{
 			resource: "services",
 			informer: coreinformers.NewFilteredServiceInformer(k.client, metav1.NamespaceAll, 0, nil,
 				func(o *metav1.ListOptions) {
-					o.LabelSelector = "!" + labelProxyName
+					o.LabelSelector = proxySelector(k.opts.ServiceProxyName)
 					o.FieldSelector = fields.OneTermNotEqualSelector("spec.clusterIP", corev1.ClusterIPNone).String()
 				}),
 			put:    k.putService,
@@ -154,12 +162,26 @@ func (k *Kubernetes) watches() []resourceWatch {
 			resource: "nodes",
 			informer: coreinformers.NewFilteredNodeInformer(k.client, 0, nil,
 				func(o *metav1.ListOptions) {
-					o.FieldSelector = fields.OneTermEqualSelector("metadata.name", k.nodeName).String()
+					o.FieldSelector = fields.OneTermEqualSelector("metadata.name", k.opts.NodeName).String()
 				}),
 			put:    k.putNode,
 			remove: k.removeNode,
 		},
+		{
+			resource: "servicecidrs",
+			informer: networkinginformers.NewServiceCIDRInformer(k.client, 0, nil),
+			put:      k.putServiceCIDR,
+			remove:   func(name service.Name) { k.store.DeleteServiceCIDR(name.Name) },
+			refused:  newRefusal(),
+		},
 	}
+}
+
+func proxySelector(name string) string {
+	if name == "" {
+		return "!" + labelProxyName
+	}
+	return labelProxyName + "=" + name
 }
 
 func (w resourceWatch) prepare(log *slog.Logger) (cache.ResourceEventHandlerRegistration, error) {
@@ -168,7 +190,9 @@ func (w resourceWatch) prepare(log *slog.Logger) (cache.ResourceEventHandlerRegi
 	}
 	log = log.With("resource", w.resource)
 	err := w.informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
-		logInterruption(ctx, log, err)
+		if !w.refused.because(err, log) {
+			logInterruption(ctx, log, err)
+		}
 	})
 	if err != nil {
 		return nil, err
@@ -222,7 +246,7 @@ func (k *Kubernetes) putService(obj any) {
 	if !ok {
 		return
 	}
-	if converted, ok := convertService(svc); ok {
+	if converted, ok := convertService(svc, k.opts.ServiceProxyName); ok {
 		k.store.PutService(converted)
 		return
 	}
@@ -242,13 +266,19 @@ func (k *Kubernetes) putSlice(obj any) {
 }
 
 func (k *Kubernetes) putNode(obj any) {
-	if node, ok := obj.(*corev1.Node); ok && node.Name == k.nodeName {
-		k.store.PutNode(convertNode(node))
+	if node, ok := obj.(*corev1.Node); ok && node.Name == k.opts.NodeName {
+		k.store.PutNode(convertNode(node, k.opts))
 	}
 }
 
 func (k *Kubernetes) removeNode(name service.Name) {
-	if name.Name == k.nodeName {
+	if name.Name == k.opts.NodeName {
 		k.store.DeleteNode()
+	}
+}
+
+func (k *Kubernetes) putServiceCIDR(obj any) {
+	if c, ok := obj.(*networkingv1.ServiceCIDR); ok {
+		k.store.PutServiceCIDR(c.Name, convertServiceCIDR(c))
 	}
 }

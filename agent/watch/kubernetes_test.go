@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +33,7 @@ type harness struct {
 	store *service.Store
 	views map[service.Name]service.View
 	node  service.Node
+	cidrs []netip.Prefix
 }
 
 func newHarness(t *testing.T) *harness {
@@ -71,6 +73,9 @@ func (h *harness) take() {
 	if c.NodeChanged {
 		h.node = c.Node
 	}
+	if c.ServiceCIDRsChanged {
+		h.cidrs = c.ServiceCIDRs
+	}
 	for _, v := range c.Services {
 		h.views[v.Name] = v
 	}
@@ -100,6 +105,11 @@ func (h *harness) awaitGone(name service.Name) {
 		return ok && v.Service == nil
 	})
 }
+
+// onN1 is a source on the node n1; the informers it starts are watchCount.
+var onN1 = Options{NodeName: "n1"}
+
+const watchCount = 4
 
 var web = service.Name{Namespace: "shop", Name: "web"}
 
@@ -137,8 +147,8 @@ func TestWhatHappensInTheClusterReachesTheStore(t *testing.T) {
 	client := fake.NewClientset(aService(nil), aSlice(nil), aNode("n1", "192.0.2.1"), aNode("n2", "192.0.2.2"))
 	began := watched(client)
 	h := newHarness(t)
-	h.start(NewKubernetes(client, "n1", h.store, slog.New(slog.DiscardHandler)).Run)
-	for range 3 {
+	h.start(NewKubernetes(client, onN1, h.store, slog.New(slog.DiscardHandler)).Run)
+	for range watchCount {
 		<-began
 	}
 	services := client.CoreV1().Services("shop")
@@ -146,7 +156,7 @@ func TestWhatHappensInTheClusterReachesTheStore(t *testing.T) {
 	nodes := client.CoreV1().Nodes()
 
 	h.awaitEndpoints(web, "10.1.0.1:8080")
-	if diff := cmp.Diff(service.Node{Name: "n1", Addrs: addrs("192.0.2.1")}, h.node, byValue); diff != "" {
+	if diff := cmp.Diff(service.Node{Name: "n1", Known: true, Addrs: addrs("192.0.2.1")}, h.node, byValue); diff != "" {
 		t.Errorf("own node (-want +got):\n%s", diff)
 	}
 
@@ -189,6 +199,27 @@ func TestWhatHappensInTheClusterReachesTheStore(t *testing.T) {
 }
 
 func TestTheServerIsAskedForNoMoreThanNeeded(t *testing.T) {
+	for proxy, selector := range map[string]string{
+		"":    "!service.kubernetes.io/service-proxy-name",
+		"ebb": "service.kubernetes.io/service-proxy-name=ebb",
+	} {
+		t.Run("proxy name "+proxy, func(t *testing.T) {
+			t.Parallel()
+			want := map[string][2]string{
+				"services":       {selector, "spec.clusterIP!=None"},
+				"endpointslices": {"!service.kubernetes.io/headless", ""},
+				"nodes":          {"", "metadata.name=n1"},
+				"servicecidrs":   {"", ""},
+			}
+			if diff := cmp.Diff(want, lists(t, Options{NodeName: "n1", ServiceProxyName: proxy})); diff != "" {
+				t.Errorf("lists (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// lists returns the label and field selectors of the first list of each resource.
+func lists(t *testing.T, opts Options) map[string][2]string {
 	client := fake.NewClientset()
 	asked := make(chan [3]string, 100)
 	client.PrependReactor("list", "*", func(action k8stesting.Action) (bool, runtime.Object, error) {
@@ -197,34 +228,26 @@ func TestTheServerIsAskedForNoMoreThanNeeded(t *testing.T) {
 		return false, nil, nil
 	})
 	h := newHarness(t)
-	h.start(NewKubernetes(client, "n1", h.store, slog.New(slog.DiscardHandler)).Run)
+	h.start(NewKubernetes(client, opts, h.store, slog.New(slog.DiscardHandler)).Run)
 	h.await("the first lists", h.store.Synced)
-
-	got := map[string][3]string{}
-	for range 3 {
+	got := map[string][2]string{}
+	for range watchCount {
 		a := <-asked
-		got[a[0]] = a
+		got[a[0]] = [2]string{a[1], a[2]}
 	}
-	want := map[string][3]string{
-		"services":       {"services", "!service.kubernetes.io/service-proxy-name", "spec.clusterIP!=None"},
-		"endpointslices": {"endpointslices", "!service.kubernetes.io/headless", ""},
-		"nodes":          {"nodes", "", "metadata.name=n1"},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("lists (-want +got):\n%s", diff)
-	}
+	return got
 }
 
 func TestANodeUnknownToTheClusterStillHasItsName(t *testing.T) {
 	h := newHarness(t)
-	h.start(NewKubernetes(fake.NewClientset(), "n1", h.store, slog.New(slog.DiscardHandler)).Run)
+	h.start(NewKubernetes(fake.NewClientset(), onN1, h.store, slog.New(slog.DiscardHandler)).Run)
 	h.await("the node's name", func() bool { return h.node.Name == "n1" })
 }
 
 // TestOneMissingListHoldsEverythingBack refuses one kind of list until the
 // other two were delivered and the refusal was seen.
 func TestOneMissingListHoldsEverythingBack(t *testing.T) {
-	for _, resource := range []string{"services", "endpointslices", "nodes"} {
+	for _, resource := range []string{"services", "endpointslices", "nodes", "servicecidrs"} {
 		t.Run("without "+resource, func(t *testing.T) {
 			t.Parallel()
 			client := fake.NewClientset(aService(nil), aSlice(nil), aNode("n1", "192.0.2.1"))
@@ -240,7 +263,7 @@ func TestOneMissingListHoldsEverythingBack(t *testing.T) {
 				}
 			})
 			h := newHarness(t)
-			h.start(NewKubernetes(client, "n1", h.store, slog.New(slog.DiscardHandler)).Run)
+			h.start(NewKubernetes(client, onN1, h.store, slog.New(slog.DiscardHandler)).Run)
 			// The second refusal comes after a back-off, in which the others
 			// had time to be delivered.
 			<-refused

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 
@@ -16,21 +18,17 @@ import (
 
 // content is what a set of manifests says.
 type content struct {
-	services []*service.Service
-	slices   []*service.Slice
-	node     service.Node
+	service.Content
 	// ignored says what was understood but is not balanced, and why.
 	ignored []string
 }
 
 // parse reads all manifests. Its error joins everything that is wrong in any
 // document; then the content must not be used.
-func parse(files []manifestFile, nodeName string) (content, error) {
-	p := parser{
-		nodeName: nodeName,
-		content:  content{node: service.Node{Name: nodeName}},
-		places:   map[string]string{},
-	}
+func parse(files []manifestFile, opts Options) (content, error) {
+	p := parser{opts: opts, places: map[string]string{}}
+	p.content.Node = opts.unknownNode()
+	p.content.ServiceCIDRs = map[string][]netip.Prefix{}
 	for _, f := range files {
 		for _, doc := range documents(f) {
 			switch {
@@ -45,10 +43,10 @@ func parse(files []manifestFile, nodeName string) (content, error) {
 }
 
 type parser struct {
-	nodeName string
-	content  content
-	places   map[string]string // object → where it was found
-	errs     []error
+	opts    Options
+	content content
+	places  map[string]string // object → where it was found
+	errs    []error
 }
 
 // header is what every object has.
@@ -82,6 +80,8 @@ func (p *parser) object(place string, data []byte) {
 		p.only(place, h, version, p.node, data)
 	case (group + "/" + h.Kind) == discoveryv1.GroupName+"/EndpointSlice":
 		p.only(place, h, version, p.slice, data)
+	case (group + "/" + h.Kind) == networkingv1.GroupName+"/ServiceCIDR":
+		p.only(place, h, version, p.serviceCIDR, data)
 	default:
 		p.content.ignored = append(p.content.ignored,
 			fmt.Sprintf("%s: kind %s of %s is not used", place, h.Kind, h.APIVersion))
@@ -123,13 +123,13 @@ func (p *parser) service(place string, data []byte) {
 		return
 	}
 	svc.Namespace = orDefault(svc.Namespace)
-	converted, ok := convertService(&svc)
+	converted, ok := convertService(&svc, p.opts.ServiceProxyName)
 	if !ok {
 		p.content.ignored = append(p.content.ignored,
-			fmt.Sprintf("%s: %s is not balanced: %s", place, id, ignoredBecause(&svc)))
+			fmt.Sprintf("%s: %s is not balanced: %s", place, id, ignoredBecause(&svc, p.opts.ServiceProxyName)))
 		return
 	}
-	p.content.services = append(p.content.services, converted)
+	p.content.Services = append(p.content.Services, converted)
 }
 
 func (p *parser) slice(place string, data []byte) {
@@ -148,7 +148,7 @@ func (p *parser) slice(place string, data []byte) {
 		}
 	}
 	if converted, ok := convertSlice(&slice); ok {
-		p.content.slices = append(p.content.slices, converted)
+		p.content.Slices = append(p.content.Slices, converted)
 	}
 }
 
@@ -158,8 +158,16 @@ func (p *parser) node(place string, data []byte) {
 	if !p.decode(place+": "+id, data, &node) {
 		return
 	}
-	if p.accept(place, id, validateNode(&node)) && node.Name == p.nodeName {
-		p.content.node = convertNode(&node)
+	if p.accept(place, id, validateNode(&node)) && node.Name == p.opts.NodeName {
+		p.content.Node = convertNode(&node, p.opts)
+	}
+}
+
+func (p *parser) serviceCIDR(place string, data []byte) {
+	var cidr networkingv1.ServiceCIDR
+	id := identify(data, "ServiceCIDR", false)
+	if p.decode(place+": "+id, data, &cidr) && p.accept(place, id, validateServiceCIDR(&cidr)) {
+		p.content.ServiceCIDRs[cidr.Name] = convertServiceCIDR(&cidr)
 	}
 }
 

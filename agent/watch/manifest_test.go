@@ -2,6 +2,9 @@ package watch
 
 import (
 	"errors"
+	"fmt"
+	stdmaps "maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,6 +41,12 @@ status:
   addresses:
   - {type: InternalIP, address: 192.0.2.1}
 `
+	goodServiceCIDR = `apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: {name: kubernetes}
+spec:
+  cidrs: [10.96.0.0/16, 'fd00:96::/108']
+`
 )
 
 func yamlFile(name, text string) manifestFile {
@@ -53,19 +62,23 @@ func edit(t *testing.T, text, old, replacement string) string {
 	return strings.Replace(text, old, replacement, 1)
 }
 
-// brief is content as "services; slices; node addresses".
+// brief is content as "services; slices; node addresses; ServiceCIDRs", the
+// last only if there are any.
 func brief(c content) string {
 	var b strings.Builder
-	for _, s := range c.services {
+	for _, s := range c.Services {
 		b.WriteString(s.Name.String() + " ")
 	}
 	b.WriteString("; ")
-	for _, s := range c.slices {
+	for _, s := range c.Slices {
 		b.WriteString(s.Key.String() + ">" + s.Service.String() + " ")
 	}
 	b.WriteString("; ")
-	for _, a := range c.node.Addrs {
+	for _, a := range c.Node.Addrs {
 		b.WriteString(a.String() + " ")
+	}
+	for _, name := range slices.Sorted(stdmaps.Keys(c.ServiceCIDRs)) {
+		fmt.Fprintf(&b, "; %s=%v", name, c.ServiceCIDRs[name])
 	}
 	return strings.TrimSpace(b.String())
 }
@@ -81,6 +94,9 @@ func TestGoodManifests(t *testing.T) {
 			"shop/web ; shop/web-1>shop/web ; 192.0.2.1"},
 		{"without the own node there are no addresses",
 			[]manifestFile{yamlFile("a.yaml", strings.ReplaceAll(goodNode, "n1", "n2"))}, "; ;"},
+		{"ServiceCIDRs are kept by their names",
+			[]manifestFile{yamlFile("a.yaml", goodServiceCIDR+"---\n"+strings.NewReplacer("kubernetes", "more", "10.96", "10.97").Replace(goodServiceCIDR))},
+			"; ; ; kubernetes=[10.96.0.0/16 fd00:96::/108]; more=[10.97.0.0/16 fd00:96::/108]"},
 		{"a missing namespace is default",
 			[]manifestFile{yamlFile("a.yaml", strings.ReplaceAll(goodService+"---\n"+goodSlice, "namespace: shop", ""))},
 			"default/web ; default/web-1>default/web ;"},
@@ -111,24 +127,24 @@ items:
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := parse(tc.files, "n1")
+			got, err := parse(tc.files, onN1)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if brief(got) != tc.want || got.node.Name != "n1" {
-				t.Errorf("got %q of node %q, want %q", brief(got), got.node.Name, tc.want)
+			if brief(got) != tc.want || got.Node.Name != "n1" {
+				t.Errorf("got %q of node %q, want %q", brief(got), got.Node.Name, tc.want)
 			}
 		})
 	}
 }
 
 func TestSlicePortWithoutNameIsTheUnnamedOne(t *testing.T) {
-	got, err := parse([]manifestFile{yamlFile("a.yaml", edit(t, goodSlice, "name: http, ", ""))}, "n1")
+	got, err := parse([]manifestFile{yamlFile("a.yaml", edit(t, goodSlice, "name: http, ", ""))}, onN1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []service.SlicePort{{PortKey: service.PortKey{Proto: service.TCP}, Port: 8080}}
-	if diff := cmp.Diff(want, got.slices[0].Ports); diff != "" {
+	if diff := cmp.Diff(want, got.Slices[0].Ports); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -144,12 +160,14 @@ func TestWhatIsNotBalancedIsNamed(t *testing.T) {
 			"m/a.yaml: document 1: Service shop/web is not balanced: it is headless"},
 		{"a service without address", edit(t, goodService, "clusterIP: 10.96.0.1", "type: NodePort"),
 			"m/a.yaml: document 1: Service shop/web is not balanced: it has no clusterIP"},
+		{"a service of another proxy", edit(t, goodService, "{name: web,", "{labels: {service.kubernetes.io/service-proxy-name: x}, name: web,"),
+			"m/a.yaml: document 1: Service shop/web is not balanced: it has the label service.kubernetes.io/service-proxy-name"},
 		{"an ExternalName", edit(t, goodService, "clusterIP: 10.96.0.1", "type: ExternalName"),
 			"m/a.yaml: document 1: Service shop/web is not balanced: it is an ExternalName"},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := parse([]manifestFile{yamlFile("a.yaml", tc.text)}, "n1")
+			got, err := parse([]manifestFile{yamlFile("a.yaml", tc.text)}, onN1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -157,6 +175,19 @@ func TestWhatIsNotBalancedIsNamed(t *testing.T) {
 				t.Errorf("content %q, ignored (-want +got):\n%s", brief(got), diff)
 			}
 		})
+	}
+}
+
+func TestManifestsAreOfTheProxyOfThatName(t *testing.T) {
+	const label = "service.kubernetes.io/service-proxy-name"
+	mine := edit(t, goodService, "{name: web,", "{labels: {"+label+": ebb}, name: mine,")
+	got, err := parse([]manifestFile{yamlFile("a.yaml", goodService+"---\n"+mine)}, Options{NodeName: "n1", ServiceProxyName: "ebb"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"m/a.yaml: document 1: Service shop/web is not balanced: it does not have the label " + label + "=ebb"}
+	if diff := cmp.Diff(want, got.ignored); diff != "" || brief(got) != "shop/mine ; ;" {
+		t.Errorf("content %q, ignored (-want +got):\n%s", brief(got), diff)
 	}
 }
 
@@ -213,6 +244,18 @@ func TestBadManifests(t *testing.T) {
 			[]string{`spec.type: Unsupported value: "Loadbalancer"`}},
 		{"clusterIPs begin with clusterIP", edit(t, goodService, "ports:", "clusterIPs: [10.96.0.2]\n  ports:"),
 			[]string{`spec.clusterIPs[0]: Invalid value: "10.96.0.2": must be spec.clusterIP`}},
+		{"a range is one", edit(t, goodService, "ports:", "loadBalancerSourceRanges: [10.0.0.0/8, 10.0.0.1]\n  ports:"),
+			[]string{`m/a.yaml: document 1: Service shop/web: spec.loadBalancerSourceRanges[1]: Invalid value: "10.0.0.1": must be a range`}},
+		{"affinity is known", edit(t, goodService, "ports:", "sessionAffinity: clientIP\n  ports:"),
+			[]string{`Service shop/web: spec.sessionAffinity: Unsupported value: "clientIP": supported values: "ClientIP", "None"`}},
+		{"affinity ends within a day", edit(t, goodService, "ports:", "sessionAffinity: ClientIP\n  sessionAffinityConfig: {clientIP: {timeoutSeconds: 86401}}\n  ports:"),
+			[]string{`spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 86401: must be between 1 and 86400`}},
+		{"affinity lasts a second", edit(t, goodService, "ports:", "sessionAffinity: ClientIP\n  sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}\n  ports:"),
+			[]string{`spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 0`}},
+		{"affinity must be wanted", edit(t, goodService, "ports:", "sessionAffinityConfig: {clientIP: {timeoutSeconds: 10}}\n  ports:"),
+			[]string{`spec.sessionAffinityConfig: Forbidden: must be absent unless sessionAffinity is ClientIP`}},
+		{"a health check node port is a port", edit(t, goodService, "ports:", "healthCheckNodePort: 65536\n  ports:"),
+			[]string{`Service shop/web: spec.healthCheckNodePort: Invalid value: 65536`}},
 		{"a slice names its service", edit(t, goodSlice, "  labels: {kubernetes.io/service-name: web}\n", ""),
 			[]string{`EndpointSlice shop/web-1: metadata.labels[kubernetes.io/service-name]: Required value`}},
 		{"a slice has a known address type", edit(t, goodSlice, "addressType: IPv4", "addressType: ipv4"),
@@ -227,6 +270,31 @@ func TestBadManifests(t *testing.T) {
 			[]string{`ports[0].port: Invalid value: -1`}},
 		{"a node's address is one", edit(t, goodNode, "192.0.2.1", "n1.example.test"),
 			[]string{`Node n1: status.addresses[0].address: Invalid value: "n1.example.test"`}},
+		{"a zone hint has a name", edit(t, goodSlice, "[10.1.0.1]", "[10.1.0.1]\n  hints: {forZones: [{name: a}, {}]}"),
+			[]string{`EndpointSlice shop/web-1: endpoints[0].hints.forZones[1].name: Required value`}},
+		{"a zone hint is one zone", edit(t, goodSlice, "[10.1.0.1]", "[10.1.0.1]\n  hints: {forZones: [{name: 'a,b'}]}"),
+			[]string{`endpoints[0].hints.forZones[0].name: Invalid value: "a,b"`}},
+		{"a node hint is a node's name", edit(t, goodSlice, "[10.1.0.1]", "[10.1.0.1]\n  hints: {forNodes: [{name: N_1}]}"),
+			[]string{`endpoints[0].hints.forNodes[0].name: Invalid value: "N_1"`}},
+		{"a trigger time is one", edit(t, goodSlice, "  labels:", "  annotations: {endpoints.kubernetes.io/last-change-trigger-time: now}\n  labels:"),
+			[]string{`metadata.annotations[endpoints.kubernetes.io/last-change-trigger-time]: Invalid value: "now": must be a time as in RFC 3339`}},
+		{"a zone is one", edit(t, goodNode, "{name: n1}", "{name: n1, labels: {topology.kubernetes.io/zone: a b}}"),
+			[]string{`Node n1: metadata.labels[topology.kubernetes.io/zone]: Invalid value: "a b"`}},
+		{"pod ranges are some", edit(t, goodNode, "status:", "spec: {podCIDR: x, podCIDRs: [10.244.0.0/24, z]}\nstatus:"),
+			[]string{`Node n1: spec.podCIDR: Invalid value: "x"`, `Node n1: spec.podCIDRs[1]: Invalid value: "z"`}},
+		{"a taint has a key, a value and an effect", edit(t, goodNode, "status:", "spec: {taints: [{value: 'v v', effect: Never}]}\nstatus:"),
+			[]string{`Node n1: spec.taints[0].key: Required value`, `spec.taints[0].value: Invalid value: "v v"`,
+				`spec.taints[0].effect: Unsupported value: "Never": supported values: "NoSchedule", "PreferNoSchedule", "NoExecute"`}},
+		{"a ServiceCIDR has ranges", "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: a}\n",
+			[]string{`m/a.yaml: document 1: ServiceCIDR a: spec.cidrs: Required value`}},
+		{"a ServiceCIDR's range is one", edit(t, goodServiceCIDR, "10.96.0.0/16", "10.96.0.0/33"),
+			[]string{`ServiceCIDR kubernetes: spec.cidrs[0]: Invalid value: "10.96.0.0/33": must be a range`}},
+		{"a ServiceCIDR has one range of a family", edit(t, goodServiceCIDR, "'fd00:96::/108'", "10.97.0.0/16"),
+			[]string{`ServiceCIDR kubernetes: spec.cidrs[1]: Invalid value: "10.97.0.0/16": must be the only range of its family`}},
+		{"a ServiceCIDR has a name", edit(t, goodServiceCIDR, "{name: kubernetes}", "{name: K}"),
+			[]string{`ServiceCIDR K: metadata.name: Invalid value: "K"`}},
+		{"a ServiceCIDR is of v1", edit(t, goodServiceCIDR, "k8s.io/v1", "k8s.io/v1beta1"),
+			[]string{`ServiceCIDR: apiVersion "networking.k8s.io/v1beta1": only v1 is supported`}},
 		{"an object is defined once", goodService + "---\n" + goodService,
 			[]string{`m/a.yaml: document 2: Service shop/web: already defined in m/a.yaml: document 1`}},
 		{"an item of a list is named", `{apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Node, metadata: {name: n1}, spce: {}}]}`,
@@ -236,7 +304,7 @@ func TestBadManifests(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := parse([]manifestFile{yamlFile("a.yaml", tc.text)}, "n1")
+			_, err := parse([]manifestFile{yamlFile("a.yaml", tc.text)}, onN1)
 			checkErrors(t, err, tc.want)
 		})
 	}
@@ -264,7 +332,7 @@ func checkErrors(t *testing.T, err error, want []string) {
 }
 
 func TestDuplicatesNameBothPlaces(t *testing.T) {
-	_, err := parse([]manifestFile{yamlFile("a.yaml", goodNode+"---\n"+goodService), yamlFile("b.yaml", goodService)}, "n1")
+	_, err := parse([]manifestFile{yamlFile("a.yaml", goodNode+"---\n"+goodService), yamlFile("b.yaml", goodService)}, onN1)
 	checkErrors(t, err, []string{`m/b.yaml: document 1: Service shop/web: already defined in m/a.yaml: document 2`})
 }
 
@@ -275,7 +343,7 @@ func TestBadJSONNamesItsLine(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := parse([]manifestFile{yamlFile("a.json", tc.text)}, "n1")
+			_, err := parse([]manifestFile{yamlFile("a.json", tc.text)}, onN1)
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %s", err, tc.want)
 			}
