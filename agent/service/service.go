@@ -156,7 +156,7 @@ type SliceEndpoint struct {
 type Node struct {
 	Name string
 	// Known is false while the cluster has no object of that name; then the
-	// name is all there is.
+	// name, and zone and pod ranges of an earlier object, are all there is.
 	Known bool
 	// Deleting: the object waits for its finalizers.
 	Deleting bool

@@ -83,10 +83,12 @@ func (s *Store) PutNode(n Node) {
 	s.update(func() { s.putNode(n) })
 }
 
-// DeleteNode forgets the own node's addresses; its name stays, for what runs
-// on it still does.
+// DeleteNode forgets the own node's addresses and whatever else was said about
+// it. Its name, zone and pod ranges stay: what runs on it still does.
 func (s *Store) DeleteNode() {
-	s.update(func() { s.putNode(Node{Name: s.node.Name}) })
+	s.update(func() {
+		s.putNode(Node{Name: s.node.Name, Zone: s.node.Zone, PodCIDRs: s.node.PodCIDRs})
+	})
 }
 
 // PutServiceCIDR inserts or replaces the ranges of one ServiceCIDR object. The

@@ -240,6 +240,18 @@ func TestDeletedNodeKeepsItsName(t *testing.T) {
 	}
 }
 
+func TestDeletedNodeIsStillInItsZone(t *testing.T) {
+	s, _ := newStore()
+	s.PutNode(Node{Name: "n1", Known: true, Zone: "a", PodCIDRs: prefixes("10.244.1.0/24"), Taints: []Taint{{Key: "down"}}})
+	s.SetSynced()
+	s.Take()
+	s.DeleteNode()
+	want := Node{Name: "n1", Zone: "a", PodCIDRs: prefixes("10.244.1.0/24")}
+	if got := s.Take().Node; !got.Equal(want) {
+		t.Errorf("node = %+v, want %+v", got, want)
+	}
+}
+
 func TestTheStoreForgetsWhatIsDeleted(t *testing.T) {
 	s, _ := newStore()
 	s.PutService(aService(web, "10.0.0.1"))
