@@ -96,7 +96,7 @@ func newWorld() *World {
 	w := &World{
 		Services: make(map[maps.Frontend]Backend), Flows: make(map[maps.FlowKey]maps.Flow),
 		Answered: make(map[maps.FlowKey]bool),
-		Node4: rig.Node4, Node6: rig.Node6, MTU: 1500,
+		Node4:    rig.Node4, Node6: rig.Node6, MTU: 1500,
 		NodeMAC: rig.NodeMAC, BackendMAC: rig.OtherMAC, ClientMAC: rig.GatewayMAC,
 	}
 	for _, f := range families() {
