@@ -9,12 +9,11 @@ import (
 
 	"github.com/ebb-lb/ebb/maps"
 	"github.com/ebb-lb/ebb/tests/packet"
-	"github.com/ebb-lb/ebb/tests/rig"
 )
 
 func TestAUDPFlowKnowsWhetherItsBackendAnswered(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.UDP, func(c *conversation) {
 		c.forward(0, "anybody there?")
 		c.forward(0, "hello?")
@@ -40,7 +39,7 @@ var losses = map[string]func(c *conversation){
 
 func TestADatagramWhoseBackendIsLostGoesToAnother(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, lose := range losses {
 		t.Run(name, func(t *testing.T) {
 			everyConversation(t, r, maps.UDP, func(c *conversation) {
@@ -65,7 +64,7 @@ func TestADatagramWhoseBackendIsLostGoesToAnother(t *testing.T) {
 
 func TestATCPConnectionStaysWithItsLostBackend(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, lose := range losses {
 		t.Run(name, func(t *testing.T) {
 			everyConversation(t, r, maps.TCP, func(c *conversation) {
@@ -85,7 +84,7 @@ func TestATCPConnectionStaysWithItsLostBackend(t *testing.T) {
 // Not its packets, not its end.
 func TestAFlowNeverCountsForTheNextOwnerOfItsIndex(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
 		losses["its index given to another"](c)
@@ -102,7 +101,7 @@ func TestAFlowNeverCountsForTheNextOwnerOfItsIndex(t *testing.T) {
 
 func TestAHandshakeNeverCountsForTheNextOwnerOfItsIndex(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		losses["its index given to another"](c)
@@ -117,7 +116,7 @@ func TestAHandshakeNeverCountsForTheNextOwnerOfItsIndex(t *testing.T) {
 
 func TestADrainingBackendKeepsItsFlows(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.begin()
@@ -133,7 +132,7 @@ func TestADrainingBackendKeepsItsFlows(t *testing.T) {
 // The agent does so when there is no active one.
 func TestADrainingBackendTakesNewFlowsIfTheTableNamesIt(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.setState(maps.Draining)
@@ -145,7 +144,7 @@ func TestADrainingBackendTakesNewFlowsIfTheTableNamesIt(t *testing.T) {
 
 func TestABackendIsCreditedWithItsPackets(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.begin()

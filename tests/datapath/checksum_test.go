@@ -6,12 +6,11 @@ import (
 
 	"github.com/ebb-lb/ebb/maps"
 	"github.com/ebb-lb/ebb/tests/packet"
-	"github.com/ebb-lb/ebb/tests/rig"
 )
 
 func TestAUDPChecksumOfZeroStaysZero(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.UDP, func(c *conversation) {
 		c.edit = func(s *packet.Spec) { s.NoChecksum = true }
 		for range 2 {
@@ -26,7 +25,7 @@ func TestAUDPChecksumOfZeroStaysZero(t *testing.T) {
 func TestAChecksumThatComesOutAsZero(t *testing.T) {
 	t.Parallel()
 	wants := map[maps.Proto]uint16{maps.UDP: 0xffff, maps.TCP: 0}
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.begin() // so that the source port is known
@@ -72,7 +71,7 @@ func checksumAt(s packet.Spec) int {
 func TestAChecksumThatWasZeroBeforeTranslation(t *testing.T) {
 	t.Parallel()
 	wants := map[maps.Proto]uint16{maps.UDP: 0xffff, maps.TCP: 0}
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.begin()
@@ -88,7 +87,7 @@ func TestAChecksumThatWasZeroBeforeTranslation(t *testing.T) {
 // Odd lengths, empty and full payloads: what is not rewritten is still summed.
 func TestPayloadsOfAnyLength(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.begin()

@@ -6,7 +6,6 @@ import (
 
 	"github.com/ebb-lb/ebb/maps"
 	"github.com/ebb-lb/ebb/tests/packet"
-	"github.com/ebb-lb/ebb/tests/rig"
 )
 
 // finished are the flags of both halves after FIN in both directions.
@@ -14,7 +13,7 @@ const finished = maps.FlowFIN | maps.FlowPeerFIN
 
 func TestFINInBothDirectionsClosesAConnectionOnce(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		c.reply(packet.SYN|packet.ACK, "")
@@ -49,7 +48,7 @@ func TestAnRSTOfEitherSideClosesAConnectionOnce(t *testing.T) {
 		"backend": {func(c *conversation) { c.reply(packet.RST, "") }, maps.FlowPeerRST, maps.FlowRST},
 	}
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, side := range sides {
 		t.Run(name, func(t *testing.T) {
 			everyConversation(t, r, maps.TCP, func(c *conversation) {
@@ -72,7 +71,7 @@ const closeWindow = 8 << 20
 // other end to judge, and closes nothing here.
 func TestABlindFINOrRSTClosesNothing(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for _, flags := range []packet.Flags{packet.RST, packet.RST | packet.ACK, packet.FIN | packet.ACK} {
 		for name, off := range map[string]uint32{"before": ^uint32(1), "after": closeWindow, "far": 1 << 31} {
 			t.Run(fmt.Sprintf("flags %#x %s the window", uint8(flags), name), func(t *testing.T) {
@@ -97,7 +96,7 @@ func TestABlindFINOrRSTClosesNothing(t *testing.T) {
 // What the backend had to say by then may be under way, or lost.
 func TestAnRSTAnywhereInTheWindowCloses(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, off := range map[string]uint32{"one before": ^uint32(0), "as acknowledged": 0, "the last": closeWindow - 1} {
 		t.Run(name, func(t *testing.T) {
 			everyConversation(t, r, maps.TCP, func(c *conversation) {
@@ -116,7 +115,7 @@ func TestAnRSTAnywhereInTheWindowCloses(t *testing.T) {
 // says where the client's numbers stand.
 func TestABlindRSTRightAfterTheHandshakeClosesNothing(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
 		blind := c.spec(c.f.client, c.f.vip, packet.RST, "")
@@ -130,7 +129,7 @@ func TestABlindRSTRightAfterTheHandshakeClosesNothing(t *testing.T) {
 // An RST that was believed but that its alleged sender knows nothing of.
 func TestAConnectionThatGoesOnAfterAnRSTIsOpenAgain(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
 		c.goOn()
@@ -151,7 +150,7 @@ func TestAConnectionThatGoesOnAfterAnRSTIsOpenAgain(t *testing.T) {
 
 func TestOneSidesDataDoesNotUndoTheOthersRST(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
 		c.goOn()
@@ -171,7 +170,7 @@ func TestASYNOnAClosedConnectionBeginsANewOne(t *testing.T) {
 		"a gone backend": func(c *conversation) { c.setState(maps.Gone) },
 	}
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
 			everyConversation(t, r, maps.TCP, func(c *conversation) {
@@ -193,7 +192,7 @@ func TestASYNOnAClosedConnectionBeginsANewOne(t *testing.T) {
 // The backend answers it with a challenge ACK (RFC 5961, section 4).
 func TestASYNOnALiveConnectionGoesToItsBackend(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
 		c.goOn()

@@ -13,7 +13,7 @@ import (
 // kernel confirms its neighbour; in the others none.
 func TestXDPLeavesOnePacketIn16TicksToTheKernel(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	c := newConversation(t, r, maps.HookXDP, families[0], maps.TCP, false).serve()
 	c.handshake()
 	poll := time.NewTicker(r.Clock.Tick() / 8)

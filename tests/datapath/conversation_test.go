@@ -74,8 +74,9 @@ type conversation struct {
 	proto   maps.Proto
 	backend netip.AddrPort
 	local   bool
-	id      maps.BackendID // of backend, once it is served
-	snat    uint16         // remote: learned from the first packet
+	id      maps.BackendID     // of backend, once it is served
+	base    maps.BackendCounts // what its index had done by then
+	snat    uint16             // remote: learned from the first packet
 	vlans   []uint16
 	edit    func(*packet.Spec) // applied to what is sent
 
@@ -95,7 +96,15 @@ func newConversation(t *testing.T, r *rig.Rig, hook maps.Hook, f family, proto m
 // serve makes the conversation's service exist with its one backend.
 func (c *conversation) serve() *conversation {
 	c.t.Helper()
-	_, c.id = c.r.AddService(c.t, c.f.frontend(c.proto), rig.Backend(c.backend.String(), c.local))
+	return c.serveWith(rig.Backend(c.backend.String(), c.local))
+}
+
+// serveWith is serve with backends of the caller's, the conversation's first.
+func (c *conversation) serveWith(backends ...maps.Backend) *conversation {
+	c.t.Helper()
+	_, c.id = c.r.AddService(c.t, c.f.frontend(c.proto), backends...)
+	c.base = maps.BackendCounts{}
+	c.base = c.counts()
 	return c
 }
 

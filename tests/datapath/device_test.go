@@ -30,7 +30,7 @@ func TestXDPSendsByAnotherDeviceOnlyWhereItMay(t *testing.T) {
 		"not allowed": {known: true},
 		"allowed":     {known: true, device: maps.Device{XDPTx: true}, sends: true},
 	}
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, d := range devices {
 		t.Run(name, func(t *testing.T) {
 			everyRemote(t, r, secondNet, func(c *conversation) {
@@ -55,7 +55,7 @@ func TestXDPSendsByAnotherDeviceOnlyWhereItMay(t *testing.T) {
 // Once it knows the way TC writes the MAC addresses itself.
 func TestTCRemembersTheWayForATick(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, network := range map[string]string{"uplink": "2", "second": secondNet} {
 		t.Run(name, func(t *testing.T) {
 			everyRemote(t, r, network, func(c *conversation) {
@@ -86,7 +86,7 @@ func vlanDevice(r *rig.Rig) maps.Device {
 
 func TestXDPSendsByAVLANDeviceWithItsTag(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyRemote(t, r, secondNet, func(c *conversation) {
 		if !c.onXDP() {
 			return
@@ -122,7 +122,7 @@ func TestXDPSendsNothingByTheWrongVLAN(t *testing.T) {
 			return maps.Device{Lower: r.World.Uplink, VLAN: rig.VLAN}
 		}},
 	}
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, w := range cases {
 		t.Run(name, func(t *testing.T) {
 			everyRemote(t, r, w.network, func(c *conversation) {
@@ -150,7 +150,7 @@ func TestAFlowsPacketsWithAnotherTagDoNotFollowTheRememberedWay(t *testing.T) {
 		"tagged, then none":        {secondNet, []uint16{rig.VLAN}, nil},
 		"none, then tagged":        {"2", nil, []uint16{rig.VLAN}},
 	}
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, tag := range tags {
 		t.Run(name, func(t *testing.T) {
 			everyRemote(t, r, tag.network, func(c *conversation) {

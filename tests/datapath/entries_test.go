@@ -82,11 +82,21 @@ func (c *conversation) wantNoFlow() {
 	}
 }
 
+// counts is what the backend has done since it was served.
 func (c *conversation) counts() maps.BackendCounts {
 	c.t.Helper()
 	n, err := c.r.Set.Stats().Get(c.id)
 	if err != nil {
 		c.t.Fatal(err)
+	}
+	n.Opened -= c.base.Opened
+	n.Closed -= c.base.Closed
+	n.Packets -= c.base.Packets
+	n.Bytes -= c.base.Bytes
+	n.RxPackets -= c.base.RxPackets
+	n.RxBytes -= c.base.RxBytes
+	for i := range n.Handshake {
+		n.Handshake[i] -= c.base.Handshake[i]
 	}
 	return n
 }

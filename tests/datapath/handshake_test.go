@@ -5,7 +5,6 @@ import (
 
 	"github.com/ebb-lb/ebb/maps"
 	"github.com/ebb-lb/ebb/tests/packet"
-	"github.com/ebb-lb/ebb/tests/rig"
 )
 
 func handshakes(c *conversation) (n uint64) {
@@ -35,7 +34,7 @@ func (c *conversation) timed() {
 // conversation.forward checks that each packet is translated as the first was.
 func TestRetransmissionsDuringAHandshakeChangeNothing(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.timed()
 		c.forward(packet.SYN, "")
@@ -57,7 +56,7 @@ func TestRetransmissionsDuringAHandshakeChangeNothing(t *testing.T) {
 
 func TestTheClientsDataMayCompleteTheHandshake(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		c.reply(packet.SYN|packet.ACK, "")
@@ -69,7 +68,7 @@ func TestTheClientsDataMayCompleteTheHandshake(t *testing.T) {
 
 func TestAfterARefusedHandshakeTheNextSYNBeginsAnew(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		c.reply(packet.RST|packet.ACK, "")
@@ -85,7 +84,7 @@ func TestAfterARefusedHandshakeTheNextSYNBeginsAnew(t *testing.T) {
 
 func TestARefusedHandshakeMayBeTriedAgainWithTheSameBackend(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		for range 3 {
 			c.forward(packet.SYN, "")
@@ -101,7 +100,7 @@ func TestARefusedHandshakeMayBeTriedAgainWithTheSameBackend(t *testing.T) {
 // The backend answers, then thinks better of it.
 func TestAfterAHandshakeResetLateTheNextSYNBeginsAnew(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		c.reply(packet.SYN|packet.ACK, "")
@@ -117,7 +116,7 @@ func TestAfterAHandshakeResetLateTheNextSYNBeginsAnew(t *testing.T) {
 // The client takes its SYN back.
 func TestAClientsRSTDuringAHandshakeOpensNothing(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		c.reply(packet.SYN|packet.ACK, "")
@@ -131,7 +130,7 @@ func TestAClientsRSTDuringAHandshakeOpensNothing(t *testing.T) {
 
 func TestABackendGoneDuringAHandshakeIsReplacedAtTheNextSYN(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		c.reply(packet.SYN|packet.ACK, "")

@@ -34,7 +34,7 @@ func (c *conversation) wantLive(n int) {
 
 func TestTheAgentCountsWhatIsLive(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		c.reply(packet.SYN|packet.ACK, "")
@@ -57,7 +57,7 @@ func TestTheAgentCountsWhatIsLive(t *testing.T) {
 
 func TestLiveCountsAreRightAgainOnceAHalfIsRestored(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.begin()

@@ -44,7 +44,7 @@ func (c *conversation) chosen(got rig.Result, in packet.Spec, addrs []netip.Addr
 // and port reach it as before.
 func TestALocalConnectionSurvivesTheLossOfAllState(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	used := make(map[netip.AddrPort]bool)
 	everyPlace(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
 		if !local {
@@ -74,7 +74,7 @@ func TestALocalConnectionSurvivesTheLossOfAllState(t *testing.T) {
 // Its source port is lost with its state.
 func TestARemoteConnectionNobodyKnowsIsDropped(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	unknownRemote(t, r, rig.Drop, maps.VerdictNoFlow)
 }
 

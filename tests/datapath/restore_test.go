@@ -12,7 +12,7 @@ import (
 
 func TestTheClientsNextPacketFindsItsEvictedHalfAgain(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.begin()
@@ -28,7 +28,7 @@ func TestTheClientsNextPacketFindsItsEvictedHalfAgain(t *testing.T) {
 // The service has moved on, so only the other half knows the way.
 func TestTheBackendsHalfRestoresTheClientsOnceATick(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.begin()
@@ -50,7 +50,7 @@ func TestTheBackendsHalfRestoresTheClientsOnceATick(t *testing.T) {
 
 func TestTheClientsHalfRestoresTheBackendsOnceATick(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.begin()
@@ -67,7 +67,7 @@ func TestTheClientsHalfRestoresTheBackendsOnceATick(t *testing.T) {
 // They need both halves, so they do not wait for the tick.
 func TestFINAndRSTRestoreTheOtherHalfAtOnce(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, last := range map[string]packet.Flags{"FIN": packet.FIN | packet.ACK, "RST": packet.RST | packet.ACK} {
 		t.Run(name, func(t *testing.T) {
 			everyConversation(t, r, maps.TCP, func(c *conversation) {
@@ -99,7 +99,7 @@ func TestARestoredHalfDoesNotCloseItsConnectionAgain(t *testing.T) {
 		"client's RST":     func(c *conversation) { c.forward(packet.RST, "") },
 		"backend's packet": func(c *conversation) { c.age(c.reverseKey()); c.reply(packet.ACK, "") },
 	}
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for endName, end := range ends {
 		for name, restore := range restorers {
 			t.Run(endName+", then the "+name, func(t *testing.T) {
@@ -118,7 +118,7 @@ func TestARestoredHalfDoesNotCloseItsConnectionAgain(t *testing.T) {
 
 func TestAConnectionReopenedAfterItsHalfWasRestoredClosesAgain(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
 		c.forward(packet.RST|packet.ACK, "")
@@ -136,7 +136,7 @@ func TestAConnectionReopenedAfterItsHalfWasRestoredClosesAgain(t *testing.T) {
 // Another flow took the tuple while this half did not know it was alone.
 func TestAHalfWhoseTupleHasANewOwnerIsDropped(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.begin()
@@ -155,7 +155,7 @@ func TestAHalfWhoseTupleHasANewOwnerIsDropped(t *testing.T) {
 
 func TestAHalfWhoseTupleHasANewOwnerClosesNothingOfIt(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
 		owner := c.usurp()
@@ -182,7 +182,7 @@ func (c *conversation) usurp() maps.Flow {
 // flows can keep it. Were a half lost, the second takes it and the first notices.
 func TestAClientMayUseOnePortForTwoFrontendsOfABackend(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		first := newConversation(t, r, hook, f, proto, local).serve()
 		first.begin()
@@ -205,7 +205,7 @@ func TestAClientMayUseOnePortForTwoFrontendsOfABackend(t *testing.T) {
 
 func TestAFlowWhoseTupleWasTakenWhileItsHalfWasGoneBeginsAnew(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyPlace(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
 		if !local {
 			return

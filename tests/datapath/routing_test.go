@@ -51,7 +51,7 @@ func (c *conversation) onXDP() bool { return c.hook == maps.HookXDP }
 
 func TestRoutingTakesOneHopOffTheTTL(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyRemote(t, r, "", func(c *conversation) {
 		c.begin()
 		for _, ttl := range []uint8{2, 64, 128, 255} {
@@ -65,7 +65,7 @@ func TestRoutingTakesOneHopOffTheTTL(t *testing.T) {
 // The stack routes it there, and takes it off itself.
 func TestWhatGoesToALocalBackendKeepsItsTTL(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		if !local {
 			return
@@ -79,7 +79,7 @@ func TestWhatGoesToALocalBackendKeepsItsTTL(t *testing.T) {
 
 func TestAPacketWhoseTTLRunsOutIsAnswered(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyRemote(t, r, "", func(c *conversation) {
 		for _, ttl := range []uint8{1, 0} {
 			first := c.first()
@@ -138,7 +138,7 @@ func (c *conversation) wantAnswer(make func(*testing.T) []byte, verdict maps.Ver
 // Its quote would not be plain, so there is no answer.
 func TestAPacketWithOptionsWhoseTTLRunsOutIsDropped(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyRemote(t, r, "", func(c *conversation) {
 		if c.onXDP() {
 			return
@@ -155,7 +155,7 @@ func TestAPacketWithOptionsWhoseTTLRunsOutIsDropped(t *testing.T) {
 func TestAPacketTooBigForTheWayIsAnswered(t *testing.T) {
 	t.Parallel()
 	tooBig := func(frame []byte) ([]byte, error) { return packet.TooBig(frame, rig.SmallMTU) }
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyRemote(t, r, narrowNet, func(c *conversation) {
 		in := c.first() // nothing is known of the route yet
 		in.Payload = c.fill(in, rig.SmallMTU+1)
@@ -185,7 +185,7 @@ func (c *conversation) fill(s packet.Spec, bytes int) []byte {
 func TestAGSOPacketIsRewrittenOnceAndJudgedByItsSegments(t *testing.T) {
 	t.Parallel()
 	const segments = 2
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyRemote(t, r, narrowNet, func(c *conversation) {
 		if c.onXDP() {
 			return // never sees one
@@ -216,7 +216,7 @@ func TestAGSOPacketIsRewrittenOnceAndJudgedByItsSegments(t *testing.T) {
 // And so is one to or from a local backend, whatever its size.
 func TestAGSOPacketOfALocalBackendIsRewrittenOnce(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		if !local || hook == maps.HookXDP {
 			return
@@ -238,7 +238,7 @@ func TestAGSOPacketOfALocalBackendIsRewrittenOnce(t *testing.T) {
 // XDP sees the first page of one; checksums are corrected, not computed.
 func TestAJumboFrameIsTranslatedAsAWhole(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		if hook != maps.HookXDP {
 			return // see GSO
@@ -257,7 +257,7 @@ func TestAJumboFrameIsTranslatedAsAWhole(t *testing.T) {
 // TC sends it by the kernel's neighbour code, which asks around.
 func TestWithANeighbourNobodyKnowsThePacketGoesTheSlowWay(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyRemote(t, r, unknownNet, func(c *conversation) {
 		if c.onXDP() {
 			for range 2 {
@@ -274,7 +274,7 @@ func TestWithANeighbourNobodyKnowsThePacketGoesTheSlowWay(t *testing.T) {
 
 func TestWithoutARouteThePacketIsDropped(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyRemote(t, r, prohibitedNet, func(c *conversation) {
 		for range 2 {
 			if c.onXDP() {
@@ -289,12 +289,16 @@ func TestWithoutARouteThePacketIsDropped(t *testing.T) {
 // A node of one family cannot be the source of the other's flows.
 func TestWithoutANodeAddressOfItsFamilyAPacketHasNoRoute(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
-	if err := r.Set.Runtime().Put(maps.Runtime{}); err != nil {
-		t.Fatal(err)
-	}
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
+		other := maps.Runtime{SNAT4: rig.Node4}
+		if f.client.Addr().Is4() {
+			other = maps.Runtime{SNAT6: rig.Node6}
+		}
+		if err := r.Set.Runtime().Put(other); err != nil {
+			t.Fatal(err)
+		}
 		if !local {
 			c.wantVerdict(opening(proto), rig.Drop, maps.VerdictNoRoute)
 			return
@@ -307,7 +311,7 @@ func TestWithoutANodeAddressOfItsFamilyAPacketHasNoRoute(t *testing.T) {
 // A client that lives on the node, behind another of its addresses.
 func TestAReplyToTheNodeItselfGoesUpTheStack(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyRemote(t, r, "", func(c *conversation) {
 		client := rig.Second4
 		if c.f.client.Addr().Is6() {

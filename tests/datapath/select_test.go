@@ -42,7 +42,7 @@ func TestAFrontendThatLeadsNowhereDropsNewFlows(t *testing.T) {
 			})
 		},
 	}
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, spoil := range ways {
 		t.Run(name, func(t *testing.T) {
 			everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
@@ -63,15 +63,14 @@ func TestAFrontendThatLeadsNowhereDropsNewFlows(t *testing.T) {
 
 func TestOnlyExternalLocalUsesTheLocalTable(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, external := range map[string]bool{"cluster": false, "local": true} {
 		t.Run(name, func(t *testing.T) {
 			everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 				// The table not in use names a backend of the other place.
 				other := newConversation(t, r, hook, f, proto, !local)
 				c := newConversation(t, r, hook, f, proto, local)
-				_, c.id = r.AddService(t, f.frontend(proto),
-					rig.Backend(c.backend.String(), local), rig.Backend(other.backend.String(), !local))
+				c.serveWith(rig.Backend(c.backend.String(), local), rig.Backend(other.backend.String(), !local))
 				c.putService(func(s *maps.Service) {
 					first := maps.Table{Offset: s.Cluster.Offset, Length: 1}
 					second := maps.Table{Offset: s.Cluster.Offset + 1, Length: 1}
@@ -90,7 +89,7 @@ func TestOnlyExternalLocalUsesTheLocalTable(t *testing.T) {
 
 func TestAnEmptyLocalTableDropsThoughTheClusterHasBackends(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.putService(func(s *maps.Service) { s.ExternalLocal, s.Local = true, maps.Table{} })
@@ -101,7 +100,7 @@ func TestAnEmptyLocalTableDropsThoughTheClusterHasBackends(t *testing.T) {
 // The table decides, by tuple: many clients reach every backend.
 func TestClientsAreSpreadOverTheTable(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		if !local {
 			return

@@ -47,7 +47,7 @@ func everyConversation(t *testing.T, r *rig.Rig, proto maps.Proto, fn func(c *co
 
 func TestConversationFromFirstToLastPacket(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		if proto == maps.UDP {
@@ -78,7 +78,7 @@ func TestHeadersThatMoveThePorts(t *testing.T) {
 		"two VLAN tags":                {func(s *packet.Spec) { s.VLANs = []uint16{7, rig.VLAN} }, -1, false},
 	}
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, e := range edits {
 		t.Run(name, func(t *testing.T) {
 			everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {

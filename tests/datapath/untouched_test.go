@@ -159,7 +159,7 @@ func otherVersion(s packet.Spec, f []byte) []byte {
 
 func TestWhatIsNotUnderstoodPassesUntouched(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for _, u := range untouched {
 		t.Run(u.name+u.family, func(t *testing.T) {
 			everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
@@ -203,7 +203,7 @@ func TestExtensionHeadersUpToTheLastThatIsParsed(t *testing.T) {
 		"two":  {{Type: hopByHop, Data: padding.Data}, used},
 		"four": {{Type: hopByHop, Data: padding.Data}, padding, used, padding},
 	}
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	for name, chain := range chains {
 		t.Run(name, func(t *testing.T) {
 			everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
@@ -221,7 +221,7 @@ func TestExtensionHeadersUpToTheLastThatIsParsed(t *testing.T) {
 
 func TestWhatIsNoServicesPassesUntouched(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		otherPort := withPort(f.vip, f.vip.Port()+1)
@@ -249,7 +249,7 @@ func TestWhatIsNoServicesPassesUntouched(t *testing.T) {
 // A packet is translated at the device where its client is, and nowhere else.
 func TestAFlowsPacketsAtTheWrongHookPassUntouched(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		for range 2 {

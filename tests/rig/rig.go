@@ -4,6 +4,7 @@
 package rig
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -49,37 +50,70 @@ type Rig struct {
 	World    *World
 	Clock    *loader.Clock // what flows are stamped with
 
-	next struct {
-		service maps.ServicePortID
-		backend maps.BackendID
-		slot    uint32
-	}
+	next ids
+}
+
+// ids are those AddService gives away next.
+type ids struct {
+	service maps.ServicePortID
+	backend maps.BackendID
+	slot    uint32
 }
 
 // New loads everything; tb's end closes it.
 func New(tb testing.TB, cfg Config) *Rig {
 	tb.Helper()
-	set, err := maps.Create(cfg.sizes())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = set.Close() })
-	programs, err := loader.Load(cfg.loader(), set)
+	r, err := Open(cfg)
 	if err != nil {
 		tb.Fatalf("%+v", err)
 	}
-	tb.Cleanup(func() { _ = programs.Close() })
-	clock, err := loader.NewClock()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = clock.Close() })
-	r := &Rig{Set: set, Programs: programs, World: newWorld(tb), Clock: clock}
-	if err := set.Runtime().Put(maps.Runtime{SNAT4: Node4, SNAT6: Node6}); err != nil {
-		tb.Fatal(err)
-	}
+	tb.Cleanup(func() { _ = r.Close() })
 	return r
 }
+
+// Open is New for a Rig that serves several tests, one after the other. The
+// caller closes it.
+func Open(cfg Config) (_ *Rig, err error) {
+	r := new(Rig)
+	defer func() {
+		if err != nil {
+			_ = r.Close()
+		}
+	}()
+	if r.Set, err = maps.Create(cfg.sizes()); err != nil {
+		return nil, err
+	}
+	if r.Programs, err = loader.Load(cfg.loader(), r.Set); err != nil {
+		return nil, err
+	}
+	if r.Clock, err = loader.NewClock(); err != nil {
+		return nil, err
+	}
+	if r.World, err = newWorld(); err != nil {
+		return nil, err
+	}
+	return r, r.Set.Runtime().Put(nodeAddresses())
+}
+
+// Close releases what was opened.
+func (r *Rig) Close() error {
+	var errs []error
+	if r.World != nil {
+		r.World.close()
+	}
+	if r.Clock != nil {
+		errs = append(errs, r.Clock.Close())
+	}
+	if r.Programs != nil {
+		errs = append(errs, r.Programs.Close())
+	}
+	if r.Set != nil {
+		errs = append(errs, r.Set.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func nodeAddresses() maps.Runtime { return maps.Runtime{SNAT4: Node4, SNAT6: Node6} }
 
 func (c Config) sizes() maps.Sizes {
 	s := maps.Sizes{Frontends: 1024, ServicePorts: 1024, Backends: 1024, Slots: 1 << 16, Flows: 1 << 14, HalfOpen: 1 << 12}
@@ -100,14 +134,19 @@ func (c Config) loader() loader.Config {
 	return out
 }
 
-// Reset empties the maps that hold services and flows, so that one Rig serves a
-// table of cases. Counters go on counting.
+// Reset makes the maps as good as new, so that one Rig serves a table of
+// cases, or several tests. Counters and the counts of backends go on.
 func (r *Rig) Reset(tb testing.TB) {
 	tb.Helper()
 	frontends, err := r.Set.Frontends().All()
 	r.must(tb, err)
 	for f := range frontends {
 		r.must(tb, r.Set.Frontends().Delete(f))
+	}
+	names, err := r.Set.ServicePorts().All()
+	r.must(tb, err)
+	for id := range names {
+		r.must(tb, r.Set.ServicePorts().Delete(id))
 	}
 	devices, err := r.Set.Devices().All()
 	r.must(tb, err)
@@ -121,15 +160,13 @@ func (r *Rig) Reset(tb testing.TB) {
 func (r *Rig) ResetFlows(tb testing.TB) {
 	tb.Helper()
 	for _, m := range []maps.Flows{r.Set.Flows(), r.Set.HalfOpen()} {
-		var keys []maps.FlowKey
 		r.must(tb, m.Each(func(k maps.FlowKey, _ maps.Flow) bool {
-			keys = append(keys, k)
+			r.must(tb, m.Delete(k))
 			return true
 		}))
-		for _, k := range keys {
-			r.must(tb, m.Delete(k))
-		}
 	}
+	r.must(tb, r.Set.Runtime().Put(nodeAddresses()))
+	r.next = ids{}
 }
 
 // Program returns the program of a hook.

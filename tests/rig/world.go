@@ -6,7 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
-	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -33,6 +33,9 @@ var (
 // VLAN is the tag the rig's stand-in for a VLAN device has in the devices map.
 const VLAN = 100
 
+// localTimeout bounds the wait for the kernel's work queue.
+const localTimeout = 10 * time.Second
+
 // SmallMTU is the MTU of the routes to 10.244.3.0/24 and fd00:244:3::/64.
 const SmallMTU = 1400
 
@@ -48,17 +51,18 @@ type World struct {
 	work   chan func()
 }
 
-func newWorld(tb testing.TB) *World {
-	tb.Helper()
+func newWorld() (*World, error) {
 	w := &World{work: make(chan func())}
 	ready := make(chan error, 1)
 	go w.run(ready)
 	if err := <-ready; err != nil {
-		tb.Fatalf("network namespace of the rig: %v", err)
+		return nil, fmt.Errorf("network namespace of the rig: %w", err)
 	}
-	tb.Cleanup(func() { close(w.work) })
-	return w
+	return w, nil
 }
+
+// close lets the namespace go with its thread.
+func (w *World) close() { close(w.work) }
 
 // run never unlocks its thread, so that the runtime discards it together with
 // its namespace.
@@ -98,6 +102,7 @@ func (w *World) build() error {
 		addNeighbours(up, OtherMAC, Other4, Other6),
 		addNeighbours(second, OtherMAC, Second4.Next(), Second6.Next()),
 		addRoutes(up, second),
+		awaitLocal(Node6, Second6),
 		lab.AttachPass(up.Attrs().Name),
 	)
 }
@@ -137,6 +142,28 @@ func addAddresses(l netlink.Link, prefixes ...string) error {
 		a.Flags = unix.IFA_F_NODAD
 		if err := netlink.AddrAdd(l, a); err != nil {
 			return fmt.Errorf("add %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// awaitLocal returns when the kernel takes addrs for its own: the local route of
+// an IPv6 address is added by a work queue.
+func awaitLocal(addrs ...netip.Addr) error {
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	deadline := time.After(localTimeout)
+	for _, a := range addrs {
+		for {
+			routes, err := netlink.RouteGet(a.AsSlice())
+			if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+				break
+			}
+			select {
+			case <-poll.C:
+			case <-deadline:
+				return fmt.Errorf("%s is not local after %s: %v, %v", a, localTimeout, routes, err)
+			}
 		}
 	}
 	return nil
