@@ -9,13 +9,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ebb-lb/ebb/agent/apply"
 	"github.com/ebb-lb/ebb/agent/config"
 	"github.com/ebb-lb/ebb/agent/health"
+	"github.com/ebb-lb/ebb/agent/plan"
+	"github.com/ebb-lb/ebb/agent/reconcile"
 	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/agent/watch"
 	"github.com/ebb-lb/ebb/loader"
@@ -43,15 +47,15 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	}
 	state := &health.State{Timeout: healthTimeout, Now: time.Now}
 	live := &liveCounts{}
-	sync, err := newSyncer(cfg, k, store, state, live, log)
+	loop, err := newLoop(cfg, k, reconcile.Parts{Store: store, Live: live.of, Health: state, Log: log})
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return source.Run(ctx) })
-	g.Go(func() error { return sync.run(ctx) })
+	g.Go(func() error { return loop.Run(ctx) })
 	g.Go(func() error { return collect(ctx, k.set, k.clock, live, log) })
-	g.Go(func() error { return follow(ctx, k.attacher, sync, log) })
+	g.Go(func() error { return follow(ctx, k.attacher, loop, log) })
 	g.Go(func() error { return serve(ctx, cfg, k.set, state, live, log) })
 	return g.Wait()
 }
@@ -69,6 +73,24 @@ func newSource(cfg config.Config, store *service.Store, log *slog.Logger) (runne
 		return nil, err
 	}
 	return watch.NewKubernetes(client, opts, store, log), nil
+}
+
+// newLoop returns the loop that keeps the kernel's maps and devices in step.
+func newLoop(cfg config.Config, k *kernel, p reconcile.Parts) (*reconcile.Loop, error) {
+	p.Maps = apply.Targets{
+		Frontends: k.set.Frontends(), ServicePorts: k.set.ServicePorts(),
+		Backends: k.set.Backends(), Slots: k.set.Slots(),
+	}
+	p.Runtime = k.set.Runtime()
+	p.Attach = func(nodeAddrs []netip.Addr) error { return k.attach(cfg.Uplinks, nodeAddrs) }
+	size := k.set.Sizes()
+	return reconcile.New(reconcile.Config{
+		NodeName: cfg.NodeName, NodeAddrs: cfg.NodeAddrs, NodePortCIDRs: cfg.NodePortCIDRs,
+		MinInterval: cfg.MinSyncInterval,
+		Capacities: plan.Capacities{
+			Frontends: size.Frontends, ServicePorts: size.ServicePorts, Backends: size.Backends, Slots: size.Slots,
+		},
+	}, p)
 }
 
 // kernel is everything the agent holds in the kernel.
@@ -122,6 +144,22 @@ func (k *kernel) open(cfg config.Config, log *slog.Logger) (err error) {
 	}
 	k.attacher = loader.NewAttacher(k.programs, loader.LinksDir(cfg.BPFFS), mode, log)
 	return nil
+}
+
+// attach brings programs onto the uplinks: the named ones, or those of a node
+// with these addresses.
+func (k *kernel) attach(names []string, nodeAddrs []netip.Addr) error {
+	uplinks, err := loader.Uplinks(names, nodeAddrs)
+	if err != nil {
+		return err
+	}
+	if err := k.attacher.Sync(uplinks); err != nil {
+		return err
+	}
+	if err := loader.SyncDevices(k.set.Devices(), k.attacher.Status()); err != nil {
+		return err
+	}
+	return k.attacher.Verify()
 }
 
 // sizes fills in the defaults.

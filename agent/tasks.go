@@ -18,7 +18,7 @@ import (
 	"github.com/ebb-lb/ebb/agent/flows"
 	"github.com/ebb-lb/ebb/agent/health"
 	"github.com/ebb-lb/ebb/agent/metrics"
-	"github.com/ebb-lb/ebb/agent/plan"
+	"github.com/ebb-lb/ebb/agent/reconcile"
 	"github.com/ebb-lb/ebb/loader"
 	"github.com/ebb-lb/ebb/maps"
 )
@@ -28,12 +28,6 @@ const (
 	verifyInterval  = 10 * time.Second
 	closeBound      = time.Second
 )
-
-// isConflict reports whether err is only about frontends others have.
-func isConflict(err error) bool {
-	var c *plan.ConflictError
-	return errors.As(err, &c)
-}
 
 // collect looks through the flows regularly.
 func collect(ctx context.Context, set *maps.Set, clock *loader.Clock, live *liveCounts, log *slog.Logger) error {
@@ -59,26 +53,30 @@ func collect(ctx context.Context, set *maps.Set, clock *loader.Clock, live *live
 	}
 }
 
-// follow has the syncer look at devices when they change, and now and then.
-func follow(ctx context.Context, a *loader.Attacher, s *syncer, log *slog.Logger) error {
-	signal := func() {
-		select {
-		case s.devices <- struct{}{}:
-		default:
-		}
-	}
+// follow has the loop look at devices when they change, and now and then.
+func follow(ctx context.Context, a *loader.Attacher, loop *reconcile.Loop, log *slog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return loader.Watch(ctx, signal) })
+	g.Go(func() error { return loader.Watch(ctx, loop.DevicesChanged) })
 	g.Go(func() error {
 		for pause(ctx, verifyInterval) {
 			if err := a.Verify(); err != nil {
 				log.Warn("attachments", "error", err)
-				signal()
+				loop.DevicesChanged()
 			}
 		}
 		return nil
 	})
 	return g.Wait()
+}
+
+// pause reports whether d passed before ctx was done.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
 }
 
 // serve answers probes and scrapes.

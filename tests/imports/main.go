@@ -33,6 +33,7 @@ func rules() []rule {
 		{"agent/maglev", "", pure, "tables are pure"},
 		{"agent/ids", "", pure, "ids are pure"},
 		{"agent/plan", "", pure, "plans are pure"},
+		{"agent/reconcile", "", append(pure, module+"loader"), "the loop runs against any maps and devices"},
 	}
 }
 

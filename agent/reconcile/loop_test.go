@@ -1,4 +1,4 @@
-package agent
+package reconcile
 
 import (
 	"errors"
@@ -14,15 +14,21 @@ import (
 	"github.com/ebb-lb/ebb/maps/mapstest"
 )
 
-func newTestSyncer(fake *mapstest.Fake, store *service.Store) *syncer {
-	return &syncer{
-		store: store, live: &liveCounts{}, log: slog.New(slog.DiscardHandler), full: true,
-		targets: apply.Targets{
+func newTestLoop(t *testing.T, fake *mapstest.Fake, store *service.Store) *Loop {
+	t.Helper()
+	l, err := New(Config{
+		Capacities: plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12},
+	}, Parts{
+		Store: store, Log: slog.New(slog.DiscardHandler),
+		Maps: apply.Targets{
 			Frontends: fake.Frontends(), ServicePorts: fake.ServicePorts(),
 			Backends: fake.Backends(), Slots: fake.Slots(),
 		},
-		planner: plan.New(plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12}, plan.State{}),
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	return l
 }
 
 func newFake() *mapstest.Fake {
@@ -53,14 +59,14 @@ func TestAnEventAfterAFailedSyncDeletesNothing(t *testing.T) {
 	put(store, "a", "10.96.0.1")
 	put(store, "b", "10.96.0.2")
 	store.SetSynced()
-	s := newTestSyncer(fake, store)
+	l := newTestLoop(t, fake, store)
 	fake.FailNext(1, errors.New("refused on demand"))
-	if err := s.syncServices(s.take().Services); err == nil {
+	if err := l.syncServices(l.take().Services); err == nil {
 		t.Fatal("a refused write was not reported")
 	}
-	s.full = true // as again() has it
+	l.full = true // as again() has it
 	put(store, "c", "10.96.0.3")
-	if err := s.syncServices(s.take().Services); err != nil {
+	if err := l.syncServices(l.take().Services); err != nil {
 		t.Fatal(err)
 	}
 	if got := frontends(t, fake); len(got) != 3 {
@@ -72,17 +78,12 @@ func TestASecondSyncWritesNothing(t *testing.T) {
 	store, fake := service.NewStore(time.Now), newFake()
 	put(store, "a", "10.96.0.1")
 	store.SetSynced()
-	s := newTestSyncer(fake, store)
-	if err := s.syncServices(s.take().Services); err != nil {
+	l := newTestLoop(t, fake, store)
+	if err := l.syncServices(l.take().Services); err != nil {
 		t.Fatal(err)
 	}
 	before := fake.Writes()
-	restarted := newTestSyncer(fake, store)
-	have, err := apply.Read(restarted.targets)
-	if err != nil {
-		t.Fatal(err)
-	}
-	restarted.planner = plan.New(plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12}, have)
+	restarted := newTestLoop(t, fake, store)
 	if err := restarted.syncServices(restarted.take().Services); err != nil {
 		t.Fatal(err)
 	}
