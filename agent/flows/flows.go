@@ -136,18 +136,20 @@ func (s *scan) remove(k maps.FlowKey) error {
 	if paired && s.idle(peer) <= s.timeout(other, peer) {
 		return nil
 	}
-	if err := s.delete(s.Flows, k, f); err != nil || !paired {
+	if err := s.delete(k, f); err != nil || !paired {
 		return err
 	}
-	return s.delete(s.Flows, other, peer)
+	return s.delete(other, peer)
 }
 
-func (s *scan) delete(t Table, k maps.FlowKey, f maps.Flow) error {
-	if err := t.Delete(k); err != nil {
+// delete removes one half, and takes it out of what was counted.
+func (s *scan) delete(k maps.FlowKey, f maps.Flow) error {
+	if err := s.Flows.Delete(k); err != nil {
 		return err
 	}
 	s.report.Deleted++
-	if f.Flags&maps.FlowReverse == 0 && !f.Closed() && t == s.Flows {
+	s.report.Entries--
+	if f.Flags&maps.FlowReverse == 0 && !f.Closed() {
 		s.report.Live[Owner{f.Backend, f.Generation}]--
 	}
 	return nil
@@ -173,9 +175,11 @@ func (s *scan) halfOpen(ctx context.Context) error {
 		if !ok || s.idle(f) <= s.Timeouts.HalfOpen {
 			continue
 		}
-		if err := s.delete(s.HalfOpen, k, f); err != nil {
+		if err := s.HalfOpen.Delete(k); err != nil {
 			return err
 		}
+		s.report.Deleted++
+		s.report.HalfOpen--
 	}
 	return nil
 }
