@@ -82,7 +82,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // serve answers probes and scrapes.
 func serve(ctx context.Context, cfg config.Config, set *maps.Set, state *health.State, live *liveCounts, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(metrics.NewCollector(set, live.of), collectors.NewGoCollector(),
+	registry.MustRegister(metrics.NewCollector(metrics.SourceOf(set), live.of), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	scrape := http.NewServeMux()
 	scrape.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))

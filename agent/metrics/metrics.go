@@ -10,13 +10,32 @@ import (
 )
 
 // Source is what is read at each scrape.
-type Source interface {
-	Counters() maps.Counters
-	Backends() maps.Backends
-	ServicePorts() maps.ServicePorts
-	Frontends() maps.Frontends
-	Stats() maps.Stats
-	Writes() uint64
+type Source struct {
+	Counters interface {
+		All() (map[maps.Hook]map[maps.Verdict]uint64, error)
+	}
+	Backends interface {
+		All() (map[maps.BackendID]maps.Backend, error)
+	}
+	ServicePorts interface {
+		All() (map[maps.ServicePortID]maps.ServicePort, error)
+	}
+	Frontends interface {
+		All() (map[maps.Frontend]maps.Service, error)
+	}
+	Stats interface {
+		Get(maps.BackendID) (maps.BackendCounts, error)
+	}
+	// Writes is the number of writes to the maps so far.
+	Writes func() uint64
+}
+
+// SourceOf returns set as a source.
+func SourceOf(set *maps.Set) Source {
+	return Source{
+		Counters: set.Counters(), Backends: set.Backends(), ServicePorts: set.ServicePorts(),
+		Frontends: set.Frontends(), Stats: set.Stats(), Writes: set.Writes,
+	}
 }
 
 // Collector reads the maps when it is scraped.
@@ -67,7 +86,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (c *Collector) collectPackets(ch chan<- prometheus.Metric) {
-	counters, err := c.source.Counters().All()
+	counters, err := c.source.Counters.All()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(c.packets, err)
 		return
@@ -80,7 +99,7 @@ func (c *Collector) collectPackets(ch chan<- prometheus.Metric) {
 }
 
 func (c *Collector) collectFrontends(ch chan<- prometheus.Metric) {
-	all, err := c.source.Frontends().All()
+	all, err := c.source.Frontends.All()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(c.frontends, err)
 		return
@@ -95,12 +114,12 @@ type sums struct {
 }
 
 func (c *Collector) collectBackends(ch chan<- prometheus.Metric) {
-	backends, err := c.source.Backends().All()
+	backends, err := c.source.Backends.All()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(c.backends, err)
 		return
 	}
-	names, err := c.source.ServicePorts().All()
+	names, err := c.source.ServicePorts.All()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(c.opened, err)
 		return
@@ -130,7 +149,7 @@ func (c *Collector) collectBackends(ch chan<- prometheus.Metric) {
 }
 
 func (c *Collector) add(s *sums, id maps.BackendID) error {
-	n, err := c.source.Stats().Get(id)
+	n, err := c.source.Stats.Get(id)
 	if err != nil {
 		return err
 	}
