@@ -32,10 +32,11 @@ const (
 // should be replaced by renaming; one that is written in place may be read
 // when it is half written.
 type Dir struct {
-	path  string
-	opts  Options
-	store *service.Store
-	log   *slog.Logger
+	path     string
+	opts     Options
+	store    *service.Store
+	log      *slog.Logger
+	pollOnly bool
 
 	seen     []fileState     // of the last load; nil: load again
 	reported map[string]bool // what was logged once
@@ -56,6 +57,11 @@ func NewDir(path string, opts Options, store *service.Store, log *slog.Logger) *
 	}
 }
 
+// PollOnly makes Run look for changes once a second instead of having the
+// kernel tell of them, as it does where the kernel cannot. It must be called
+// before Run.
+func (d *Dir) PollOnly() { d.pollOnly = true }
+
 // Err returns what is wrong with the directory now; nil if its last version
 // is in force. It is safe for concurrent use.
 func (d *Dir) Err() error {
@@ -72,10 +78,7 @@ func (d *Dir) Run(ctx context.Context) error {
 	if _, err := os.ReadDir(d.path); err != nil {
 		return fmt.Errorf("watch manifests: %w", err)
 	}
-	events, err := newDirEvents(d.path)
-	if err != nil {
-		d.log.Warn("no change events, polling only", "error", err)
-	}
+	events := d.events()
 	defer events.close()
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
@@ -100,6 +103,18 @@ func (d *Dir) Run(ctx context.Context) error {
 			d.load()
 		}
 	}
+}
+
+// events returns nil where there will be none.
+func (d *Dir) events() *dirEvents {
+	if d.pollOnly {
+		return nil
+	}
+	events, err := newDirEvents(d.path)
+	if err != nil {
+		d.log.Warn("no change events, polling only", "error", err)
+	}
+	return events
 }
 
 // concernsManifests lets "..data" through, the link that is swapped when a
