@@ -1,0 +1,300 @@
+package topology
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ebb-lb/ebb/tests/lab"
+	"github.com/ebb-lb/ebb/tests/lab/pod"
+)
+
+const (
+	bpffs       = lab.BPFFS + "/ebb"
+	metricsAddr = "127.0.0.1:10249"
+	healthURL   = "http://127.0.0.1:10256/healthz"
+	// patience bounds everything that is waited for.
+	patience   = 30 * time.Second
+	probeEvery = 20 * time.Millisecond
+
+	httpPort, echoPort         = 80, 5353
+	httpNodePort, echoNodePort = 30080, 30053
+)
+
+// world is a lab with a service: an agent runs, or does not, on the first node,
+// where all traffic enters; pods are on both.
+type world struct {
+	*testing.T
+	lab       *lab.Lab
+	entry     *lab.Node
+	pods      []*lab.Pod
+	manifests string
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: creates network namespaces and loads programs")
+	}
+	l, err := lab.New(t.Context(), lab.Config{UplinkPeer: lab.NativeXDPPeer()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, lab: l, entry: l.Nodes[0], manifests: t.TempDir()}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for i, n := range []*lab.Node{l.Nodes[0], l.Nodes[0], l.Nodes[1]} {
+		w.addPod(n, fmt.Sprint("web-", i+1))
+	}
+	w.write("cluster.yaml", clusterManifest(w.entry))
+	w.publish(w.pods...)
+	return w
+}
+
+// addPod starts a pod whose application runs in this process.
+func (w *world) addPod(n *lab.Node, name string) {
+	w.Helper()
+	p, err := n.AddPod(name)
+	if err != nil {
+		w.Fatal(err)
+	}
+	l, err := p.Listen(w.Context(), "tcp", fmt.Sprint(":", pod.HTTPPort))
+	if err != nil {
+		w.Fatal(err)
+	}
+	c, err := p.ListenPacket(w.Context(), "udp", fmt.Sprint(":", pod.UDPPort))
+	if err != nil {
+		w.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	ctx, stop := context.WithCancel(context.Background())
+	go func() { ended <- pod.New(pod.Config{Name: name}).Run(ctx, l, c, nil) }()
+	w.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			w.Error(err)
+		}
+	})
+	w.pods = append(w.pods, p)
+}
+
+// write replaces a manifest in one step.
+func (w *world) write(name, text string) {
+	w.Helper()
+	scratch := filepath.Join(w.manifests, "."+name)
+	if err := os.WriteFile(scratch, []byte(text), 0o600); err != nil {
+		w.Fatal(err)
+	}
+	if err := os.Rename(scratch, filepath.Join(w.manifests, name)); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// publish makes these pods the endpoints of the service.
+func (w *world) publish(pods ...*lab.Pod) {
+	w.Helper()
+	w.write("endpoints.yaml", sliceManifest("IPv4", pods, func(p *lab.Pod) netip.Addr { return p.Addr4 })+
+		"---\n"+sliceManifest("IPv6", pods, func(p *lab.Pod) netip.Addr { return p.Addr6 }))
+}
+
+// process is a subcommand of ebb on the entry node.
+type process struct {
+	*lab.Process
+	t   *testing.T
+	out *output
+}
+
+// output is what a process has said. Safe for concurrent use.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+func (w *world) run(args ...string) *process {
+	w.Helper()
+	p := &process{t: w.T, out: &output{}}
+	cmd := exec.Command(ebb, args...)
+	cmd.Stdout, cmd.Stderr = p.out, p.out
+	var err error
+	if p.Process, err = w.entry.Start(cmd); err != nil {
+		w.Fatal(err)
+	}
+	return p
+}
+
+// startAgent starts an agent; it is not ready yet.
+func (w *world) startAgent() *process {
+	w.Helper()
+	return w.run("agent", "--source", "dir:"+w.manifests, "--node-name", w.entry.Name(), "--uplink", lab.Uplink,
+		"--xdp", "native", "--bpffs", bpffs, "--metrics-addr", metricsAddr, "--health-addr", "127.0.0.1:10256",
+		"--max-frontends", "64", "--max-backends", "64", "--max-slots", "16384", "--max-flows", "65536", "--max-half-open", "65536")
+}
+
+// startReadyAgent waits until the agent says that all is in the kernel.
+func (w *world) startReadyAgent() *process {
+	w.Helper()
+	p := w.startAgent()
+	w.await("the agent to be ready", p, func() error { return w.healthy() })
+	return p
+}
+
+func (w *world) healthy() error {
+	_, err := get(w.Context(), w.entry.NS, healthURL)
+	return err
+}
+
+// await tries until there is no error, at most as long as patience, and p runs.
+func (w *world) await(what string, p *process, try func() error) {
+	w.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		select {
+		case <-p.Done():
+			w.Fatalf("waiting for %s: process ended: %v\n%s", what, p.Err(), p.out)
+		case <-deadline:
+			w.Fatalf("waited for %s: %v\n%s", what, err, p.out)
+		case <-tick.C:
+		}
+	}
+}
+
+// wait waits until the process has ended, and returns its exit code.
+func (p *process) wait() int {
+	p.t.Helper()
+	select {
+	case <-p.Done():
+	case <-time.After(patience):
+		p.t.Fatalf("does not end\n%s", p.out)
+	}
+	if exit, ok := p.Err().(*exec.ExitError); ok {
+		return exit.ExitCode()
+	}
+	if p.Err() != nil {
+		p.t.Fatal(p.Err())
+	}
+	return 0
+}
+
+// kill ends the process as a crash would.
+func (p *process) kill() {
+	p.t.Helper()
+	if err := p.Kill(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// get asks from inside ns and returns the body of an answer with status 200.
+func get(ctx context.Context, ns *lab.NS, url string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return ns.Dial(ctx, network, addr)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: status %s: %s", url, resp.Status, body)
+	}
+	return string(body), err
+}
+
+// metric returns the value of a metric without labels.
+func (w *world) metric(name string) int {
+	w.Helper()
+	body, err := get(w.Context(), w.entry.NS, "http://"+metricsAddr+"/metrics")
+	if err != nil {
+		w.Fatal(err)
+	}
+	for line := range strings.Lines(body) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			n, err := strconv.Atoi(strings.TrimSpace(value))
+			if err != nil {
+				w.Fatal(err)
+			}
+			return n
+		}
+	}
+	w.Fatalf("no metric %s in\n%s", name, body)
+	return 0
+}
+
+func clusterManifest(n *lab.Node) string {
+	vip4, vip6 := lab.DefaultVIPs()
+	return fmt.Sprintf(`apiVersion: v1
+kind: Node
+metadata: {name: %s}
+status: {addresses: [{type: InternalIP, address: %s}, {type: InternalIP, address: "%s"}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  type: LoadBalancer
+  clusterIP: 10.96.0.80
+  clusterIPs: [10.96.0.80, "fd00:10:96::80"]
+  ipFamilies: [IPv4, IPv6]
+  ports:
+  - {name: http, protocol: TCP, port: %d, nodePort: %d}
+  - {name: echo, protocol: UDP, port: %d, nodePort: %d}
+status: {loadBalancer: {ingress: [{ip: %s, ipMode: VIP}, {ip: "%s", ipMode: VIP}]}}
+`, n.Name(), n.Addr4, n.Addr6, httpPort, httpNodePort, echoPort, echoNodePort, vip4, vip6)
+}
+
+func sliceManifest(family string, pods []*lab.Pod, addr func(*lab.Pod) netip.Addr) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-%s, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: %s
+ports: [{name: http, protocol: TCP, port: %d}, {name: echo, protocol: UDP, port: %d}]
+endpoints:
+`, strings.ToLower(family), family, pod.HTTPPort, pod.UDPPort)
+	for _, p := range pods {
+		fmt.Fprintf(&b, "- {addresses: [%q], nodeName: %s}\n", addr(p), p.Node.Name())
+	}
+	return b.String()
+}
