@@ -154,7 +154,7 @@ func (w *world) startAgent() *process {
 	w.Helper()
 	return w.run("agent", "--source", "dir:"+w.manifests, "--node-name", w.entry.Name(), "--uplink", lab.Uplink,
 		"--xdp", "native", "--bpffs", bpffs, "--metrics-addr", metricsAddr, "--health-addr", "127.0.0.1:10256",
-		"--max-frontends", "64", "--max-backends", "64", "--max-slots", "16384", "--max-flows", "65536", "--max-half-open", "65536")
+		"--max-frontends", "64", "--max-backends", "64", "--max-slots", "8192", "--max-flows", "65536", "--max-half-open", "65536")
 }
 
 // startReadyAgent waits until the agent says that all is in the kernel.

@@ -1,0 +1,236 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ebb-lb/ebb/agent/health"
+	"github.com/ebb-lb/ebb/agent/service"
+	"github.com/ebb-lb/ebb/maps"
+	"github.com/ebb-lb/ebb/maps/mapstest"
+)
+
+var errRefused = errors.New("refused on demand")
+
+// running is a Loop that runs in a synctest bubble, on maps in memory.
+type running struct {
+	*Loop
+	t        *testing.T
+	fake     *mapstest.Fake
+	store    *service.Store
+	runtime  *runtimeValues
+	health   *health.State
+	attaches []time.Time
+	attached []netip.Addr // the addresses of the last one
+	refuse   error        // what the next ones return
+}
+
+// run starts a Loop until the test ends; its store is empty and synced.
+func run(t *testing.T, cfg Config) *running {
+	t.Helper()
+	r := &running{
+		t: t, fake: newFake(), store: service.NewStore(time.Now),
+		health: &health.State{Timeout: time.Minute, Now: time.Now},
+	}
+	r.runtime = &runtimeValues{RuntimeValues: r.fake.Runtime()}
+	r.Loop = newTestLoop(t, r.fake, r.store)
+	r.cfg.NodeAddrs, r.cfg.NodePortCIDRs, r.cfg.MinInterval = cfg.NodeAddrs, cfg.NodePortCIDRs, cfg.MinInterval
+	r.parts.Health, r.parts.Runtime, r.parts.Attach = r.health, r.runtime, r.attachTo
+	r.parts.Log = slog.New(slog.DiscardHandler)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	r.store.SetSynced()
+	synctest.Wait()
+	return r
+}
+
+func (r *running) attachTo(addrs []netip.Addr) error {
+	r.attaches, r.attached = append(r.attaches, time.Now()), addrs
+	return r.refuse
+}
+
+// pass lets time pass in the bubble.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (r *running) wantHealth(when string, want int) {
+	r.t.Helper()
+	w := httptest.NewRecorder()
+	r.health.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+	if w.Code != want {
+		r.t.Errorf("%s: status %d, want %d: %s", when, w.Code, want, w.Body)
+	}
+}
+
+func addrs(text ...string) []netip.Addr {
+	var all []netip.Addr
+	for _, a := range text {
+		all = append(all, netip.MustParseAddr(a))
+	}
+	return all
+}
+
+var compareAddrs = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+
+func TestDevicesThatChangeAreAttachedTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := run(t, Config{})
+		r.wantHealth("attached", http.StatusOK)
+		r.refuse = errRefused
+		r.DevicesChanged()
+		r.DevicesChanged() // one more changes nothing: attaching looks at all of them
+		synctest.Wait()
+		r.wantHealth("not attached", http.StatusServiceUnavailable)
+		r.refuse = nil
+		r.DevicesChanged()
+		pass(time.Second)
+		r.wantHealth("attached again", http.StatusOK)
+		if len(r.attaches) > 4 {
+			t.Errorf("attached %d times, at most 4 were asked for", len(r.attaches))
+		}
+	})
+}
+
+func TestNodePortsAreOnTheChosenAddresses(t *testing.T) {
+	node := service.Node{Name: "n1", Addrs: addrs("192.0.2.1", "198.51.100.1", "2001:db8::1")}
+	for _, tc := range []struct {
+		name  string
+		cfg   Config
+		ports []netip.Addr // node ports are on them
+		snat  maps.Runtime
+		node  []netip.Addr
+	}{
+		{"all of the node's", Config{}, node.Addrs, maps.Runtime{SNAT4: node.Addrs[0], SNAT6: node.Addrs[2]}, node.Addrs},
+		{"those in the ranges given", Config{NodePortCIDRs: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}},
+			node.Addrs[1:2], maps.Runtime{SNAT4: node.Addrs[0], SNAT6: node.Addrs[2]}, node.Addrs},
+		{"those given instead of the node's", Config{NodeAddrs: addrs("203.0.113.9")},
+			addrs("203.0.113.9"), maps.Runtime{SNAT4: netip.MustParseAddr("203.0.113.9")}, addrs("203.0.113.9")},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := run(t, tc.cfg)
+				r.store.PutService(&service.Service{
+					Name:       service.Name{Namespace: "shop", Name: "web"},
+					ClusterIPs: addrs("10.96.0.1", "fd00:96::1"),
+					Ports:      []service.Port{{PortKey: service.PortKey{Proto: service.TCP}, Port: 80, NodePort: 30080}},
+				})
+				r.store.PutNode(node)
+				pass(time.Second)
+				var got []netip.Addr
+				for f := range frontends(t, r.fake) {
+					if f.Port == 30080 {
+						got = append(got, f.Addr)
+					}
+				}
+				slices.SortFunc(got, netip.Addr.Compare)
+				if diff := cmp.Diff(tc.ports, got, compareAddrs); diff != "" {
+					t.Errorf("node ports (-want +got):\n%s", diff)
+				}
+				runtime, err := r.fake.Runtime().Get()
+				if diff := cmp.Diff(tc.snat, runtime, compareAddrs); diff != "" || err != nil {
+					t.Errorf("source of flows to other nodes (-want +got), error %v:\n%s", err, diff)
+				}
+				if diff := cmp.Diff(tc.node, r.attached, compareAddrs); diff != "" {
+					t.Errorf("attached on a node with addresses (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// runtimeValues can be told to refuse writes, and notes when one was tried.
+type runtimeValues struct {
+	mapstest.RuntimeValues
+	refuse atomic.Bool
+	tries  []time.Time
+}
+
+func (v *runtimeValues) Put(r maps.Runtime) error {
+	v.tries = append(v.tries, time.Now())
+	if v.refuse.Load() {
+		return errRefused
+	}
+	return v.RuntimeValues.Put(r)
+}
+
+func TestWhatFailsIsTriedAgainLessAndLessOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := run(t, Config{})
+		r.runtime.refuse.Store(true)
+		r.store.PutNode(service.Node{Name: "n1", Addrs: addrs("192.0.2.1")})
+		pass(90 * time.Second)
+		var waits []time.Duration
+		for i := range len(r.runtime.tries) - 1 {
+			waits = append(waits, r.runtime.tries[i+1].Sub(r.runtime.tries[i]))
+		}
+		want := []time.Duration{retryFirst, 2 * retryFirst, 4 * retryFirst, 8 * retryFirst, 16 * retryFirst, 32 * retryFirst, retryMost}
+		if diff := cmp.Diff(want, waits); diff != "" {
+			t.Errorf("waits (-want +got):\n%s", diff)
+		}
+		r.wantHealth("an update has waited for 90 s", http.StatusServiceUnavailable)
+		r.runtime.refuse.Store(false)
+		pass(retryMost)
+		r.wantHealth("written at last", http.StatusOK)
+	})
+}
+
+// A burst of changes is one sync at once, and one with all the rest.
+func TestABurstIsGathered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const interval = 100 * time.Millisecond
+		r := run(t, Config{MinInterval: interval})
+		pass(time.Second)
+		put(r.store, "a", "10.96.0.1")
+		synctest.Wait()
+		if got := len(frontends(t, r.fake)); got != 1 {
+			t.Errorf("%d frontends at once, want 1: an idle loop does not wait", got)
+		}
+		put(r.store, "b", "10.96.0.2")
+		put(r.store, "c", "10.96.0.3")
+		pass(interval - time.Millisecond)
+		if got := len(frontends(t, r.fake)); got != 1 {
+			t.Errorf("%d frontends within the interval, want still 1", got)
+		}
+		pass(2 * time.Millisecond)
+		if got := len(frontends(t, r.fake)); got != 3 {
+			t.Errorf("%d frontends after it, want 3", got)
+		}
+	})
+}
+
+func TestNothingIsWrittenBeforeTheSourceIsComplete(t *testing.T) {
+	fake, store := newFake(), service.NewStore(time.Now)
+	l := newTestLoop(t, fake, store)
+	l.parts.Health = &health.State{Timeout: time.Minute, Now: time.Now}
+	l.parts.Runtime, l.parts.Attach = fake.Runtime(), func([]netip.Addr) error { return nil }
+	put(store, "a", "10.96.0.1")
+	l.step()
+	if got := fake.Writes(); got != 0 {
+		t.Errorf("%d writes before the first list is complete", got)
+	}
+	store.SetSynced()
+	l.step()
+	if got := len(frontends(t, fake)); got != 1 {
+		t.Errorf("%d frontends, want 1", got)
+	}
+}
