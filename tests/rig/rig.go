@@ -50,7 +50,8 @@ type Rig struct {
 	World    *World
 	Clock    *loader.Clock // what flows are stamped with
 
-	next ids
+	routes []*ebpf.Map
+	next   ids
 }
 
 // ids are those AddService gives away next.
@@ -89,6 +90,9 @@ func Open(cfg Config) (_ *Rig, err error) {
 	if r.Clock, err = loader.NewClock(); err != nil {
 		return nil, err
 	}
+	if r.routes, err = routeCaches(r.Programs.XDP, r.Programs.TCIngress); err != nil {
+		return nil, err
+	}
 	if r.World, err = newWorld(); err != nil {
 		return nil, err
 	}
@@ -103,6 +107,9 @@ func (r *Rig) Close() error {
 	}
 	if r.Clock != nil {
 		errs = append(errs, r.Clock.Close())
+	}
+	for _, m := range r.routes {
+		errs = append(errs, m.Close())
 	}
 	if r.Programs != nil {
 		errs = append(errs, r.Programs.Close())
@@ -154,6 +161,9 @@ func (r *Rig) Reset(tb testing.TB) {
 		r.must(tb, r.Set.Devices().Delete(d))
 	}
 	r.ResetFlows(tb)
+	r.must(tb, r.Set.Runtime().Put(nodeAddresses()))
+	r.must(tb, r.forgetRoutes(int(r.next.backend)))
+	r.next = ids{}
 }
 
 // ResetFlows empties the maps that hold flows.
@@ -165,8 +175,6 @@ func (r *Rig) ResetFlows(tb testing.TB) {
 			return true
 		}))
 	}
-	r.must(tb, r.Set.Runtime().Put(nodeAddresses()))
-	r.next = ids{}
 }
 
 // Program returns the program of a hook.
