@@ -79,18 +79,28 @@ func newSource(cfg config.Config, store *service.Store, log *slog.Logger) (runne
 func newLoop(cfg config.Config, k *kernel, p reconcile.Parts) (*reconcile.Loop, error) {
 	p.Maps = apply.Targets{
 		Frontends: k.set.Frontends(), ServicePorts: k.set.ServicePorts(),
-		Backends: k.set.Backends(), Slots: k.set.Slots(),
+		Backends: k.set.Backends(), Slots: k.set.Slots(), SourceRanges: k.set.SourceRanges(),
 	}
-	p.Runtime = k.set.Runtime()
+	p.Runtime, p.PodCIDRs = k.set.Runtime(), k.set.PodCIDRs()
 	p.Attach = func(nodeAddrs []netip.Addr) error { return k.attach(cfg.Uplinks, nodeAddrs) }
 	size := k.set.Sizes()
 	return reconcile.New(reconcile.Config{
 		NodeName: cfg.NodeName, NodeAddrs: cfg.NodeAddrs, NodePortCIDRs: cfg.NodePortCIDRs,
+		PodCIDRs:    podCIDRs(cfg),
 		MinInterval: cfg.MinSyncInterval,
 		Capacities: plan.Capacities{
 			Frontends: size.Frontends, ServicePorts: size.ServicePorts, Backends: size.Backends, Slots: size.Slots,
+			SourceRanges: size.SourceRanges,
 		},
 	}, p)
+}
+
+// podCIDRs tells by which ranges pods are known.
+func podCIDRs(cfg config.Config) func(service.Node) []netip.Prefix {
+	if cfg.DetectLocal == config.DetectNodeCIDR {
+		return func(n service.Node) []netip.Prefix { return n.PodCIDRs }
+	}
+	return func(service.Node) []netip.Prefix { return cfg.ClusterCIDRs }
 }
 
 // kernel is everything the agent holds in the kernel.
@@ -172,6 +182,8 @@ func sizes(want maps.Sizes) maps.Sizes {
 		Slots:        cmp.Or(want.Slots, def.Slots),
 		Flows:        cmp.Or(want.Flows, def.Flows),
 		HalfOpen:     cmp.Or(want.HalfOpen, def.HalfOpen),
+		Affinity:     cmp.Or(want.Affinity, def.Affinity),
+		SourceRanges: cmp.Or(want.SourceRanges, def.SourceRanges),
 	}
 }
 

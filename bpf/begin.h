@@ -200,10 +200,16 @@ static long begin_restore(__u32 i, struct beginning *bg)
 	return 1;
 }
 
+/* The middle of a TCP connection, which may have begun before ranges were changed. */
+static __always_inline bool begin_midway(const struct segment *s)
+{
+	return s->key.proto == IPPROTO_TCP && !(s->tcp_flags & TCP_SYN);
+}
+
 /* Begin a flow to backend b. VERDICT_NONE: room->forward is its forward half. */
 static __always_inline enum verdict begin_with_backend(const struct segment *s,
 						       const struct backend *b, __u32 hash,
-						       struct halves *room)
+						       bool allowed, struct halves *room)
 {
 	struct beginning bg = {
 		.key = &room->key,
@@ -216,10 +222,12 @@ static __always_inline enum verdict begin_with_backend(const struct segment *s,
 	room->reverse.value.since = 0;
 	if (!begin_prepare(s, b, &room->forward))
 		return VERDICT_NO_ROUTE;
-	if (s->key.proto == IPPROTO_TCP && !(s->tcp_flags & TCP_SYN)) {
+	if (begin_midway(s)) {
 		bpf_loop(RESTORE_TRIES, begin_restore, &bg, 0);
 		if (bg.verdict == VERDICT_NONE)
 			return VERDICT_NONE;
+		if (!allowed)
+			return VERDICT_SOURCE_RANGE;
 		/* Only where the client's own port reaches the backend can it go on. */
 		if (room->forward.flags & FLOW_REMOTE)
 			return cfg_unknown_flow_drop ? VERDICT_NO_FLOW : VERDICT_NOT_SERVICE;
@@ -236,18 +244,22 @@ __noinline int begin_flow(const struct segment *s, const struct frontend *fe)
 {
 	struct halves *room = halves_room();
 	struct backend *b;
+	bool allowed;
 	enum verdict v;
 	__u32 hash;
 
 	if (!s || !fe || !room)
 		return VERDICT_MAP_FULL;
 	room->key = s->key;
+	allowed = !(fe->flags & FRONTEND_RANGES) || in_source_ranges(&room->key, fe);
+	if (!allowed && !begin_midway(s))
+		return VERDICT_SOURCE_RANGE;
 	__builtin_memset(&room->forward, 0, sizeof(room->forward));
 	hash = flow_hash(&room->key);
-	b = select_backend(fe, hash, &room->forward.backend);
+	b = select_backend(fe, &room->key, hash, &room->forward.backend);
 	if (!b)
-		return VERDICT_NO_BACKEND;
-	v = begin_with_backend(s, b, hash, room);
+		return select_verdict(fe);
+	v = begin_with_backend(s, b, hash, allowed, room);
 	if (v != VERDICT_NONE || s->key.proto != IPPROTO_UDP)
 		return v;
 	return bpf_map_update_elem(&flows, &room->key, &room->forward, BPF_ANY) ? VERDICT_MAP_FULL

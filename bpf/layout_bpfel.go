@@ -13,6 +13,19 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type LayoutAffinityKey struct {
+	_           structs.HostLayout
+	Client      LayoutIpAddr
+	ServicePort uint32
+}
+
+type LayoutAffinityValue struct {
+	_          structs.HostLayout
+	Backend    uint32
+	Generation uint32
+	Used       uint32
+}
+
 type LayoutBackend struct {
 	_           structs.HostLayout
 	Addr        LayoutIpAddr
@@ -37,7 +50,9 @@ type LayoutBackendCounts struct {
 type LayoutBackendFlag uint32
 
 const (
-	LayoutBackendFlagBACKEND_LOCAL LayoutBackendFlag = 1
+	LayoutBackendFlagBACKEND_LOCAL      LayoutBackendFlag = 1
+	LayoutBackendFlagBACKEND_IN_CLUSTER LayoutBackendFlag = 2
+	LayoutBackendFlagBACKEND_IN_LOCAL   LayoutBackendFlag = 4
 )
 
 type LayoutBackendState uint32
@@ -110,12 +125,16 @@ type LayoutFrontend struct {
 	Flags       uint32
 	Cluster     LayoutTable
 	Local       LayoutTable
+	Affinity    uint32
 }
 
 type LayoutFrontendFlag uint32
 
 const (
-	LayoutFrontendFlagFRONTEND_LOCAL LayoutFrontendFlag = 1
+	LayoutFrontendFlagFRONTEND_LOCAL          LayoutFrontendFlag = 1
+	LayoutFrontendFlagFRONTEND_INTERNAL_LOCAL LayoutFrontendFlag = 2
+	LayoutFrontendFlagFRONTEND_RANGES         LayoutFrontendFlag = 4
+	LayoutFrontendFlagFRONTEND_ENDPOINTS      LayoutFrontendFlag = 8
 )
 
 type LayoutFrontendKey struct {
@@ -146,6 +165,13 @@ type LayoutIpAddr struct {
 	B [16]uint8
 }
 
+type LayoutPodCidrKey struct {
+	_      structs.HostLayout
+	Prefix uint32
+	V4     uint32
+	Addr   LayoutIpAddr
+}
+
 type LayoutRouteFlag uint32
 
 const (
@@ -167,6 +193,14 @@ type LayoutServicePort struct {
 	Port      [64]uint8
 	Proto     uint8
 	Pad       [3]uint8
+}
+
+type LayoutSourceRangeKey struct {
+	_           structs.HostLayout
+	Prefix      uint32
+	ServicePort uint32
+	V4          uint32
+	Addr        LayoutIpAddr
 }
 
 type LayoutTable struct {
@@ -200,7 +234,9 @@ const (
 	LayoutVerdictVERDICT_TOO_BIG        LayoutVerdict = 19
 	LayoutVerdictVERDICT_REWRITE_FAILED LayoutVerdict = 20
 	LayoutVerdictVERDICT_LATE_ANSWER    LayoutVerdict = 21
-	LayoutVerdictVERDICT_COUNT          LayoutVerdict = 22
+	LayoutVerdictVERDICT_SOURCE_RANGE   LayoutVerdict = 22
+	LayoutVerdictVERDICT_NO_ENDPOINTS   LayoutVerdict = 23
+	LayoutVerdictVERDICT_COUNT          LayoutVerdict = 24
 	LayoutVerdictVERDICT_MAX            LayoutVerdict = 64
 )
 
@@ -208,6 +244,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	LayoutMapAffinity           = "affinity"
 	LayoutMapBackendStats       = "backend_stats"
 	LayoutMapBackends           = "backends"
 	LayoutMapCounters           = "counters"
@@ -215,9 +252,11 @@ const (
 	LayoutMapFlows              = "flows"
 	LayoutMapFrontends          = "frontends"
 	LayoutMapHalfOpen           = "half_open"
+	LayoutMapPodCidrs           = "pod_cidrs"
 	LayoutMapRuntime            = "runtime"
 	LayoutMapServicePorts       = "service_ports"
 	LayoutMapSlots              = "slots"
+	LayoutMapSourceRanges       = "source_ranges"
 	LayoutVarUnusedBackendFlag  = "unused_backend_flag"
 	LayoutVarUnusedBackendState = "unused_backend_state"
 	LayoutVarUnusedDeviceFlag   = "unused_device_flag"
@@ -276,6 +315,7 @@ type LayoutProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LayoutMapSpecs struct {
+	Affinity     *ebpf.MapSpec `ebpf:"affinity"`
 	BackendStats *ebpf.MapSpec `ebpf:"backend_stats"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
@@ -283,9 +323,11 @@ type LayoutMapSpecs struct {
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
 	HalfOpen     *ebpf.MapSpec `ebpf:"half_open"`
+	PodCidrs     *ebpf.MapSpec `ebpf:"pod_cidrs"`
 	Runtime      *ebpf.MapSpec `ebpf:"runtime"`
 	ServicePorts *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots        *ebpf.MapSpec `ebpf:"slots"`
+	SourceRanges *ebpf.MapSpec `ebpf:"source_ranges"`
 }
 
 // LayoutVariableSpecs contains global variables before they are loaded into the kernel.
@@ -322,6 +364,7 @@ func (o *LayoutObjects) Close() error {
 //
 // It can be passed to LoadLayoutObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LayoutMaps struct {
+	Affinity     *ebpf.Map `ebpf:"affinity"`
 	BackendStats *ebpf.Map `ebpf:"backend_stats"`
 	Backends     *ebpf.Map `ebpf:"backends"`
 	Counters     *ebpf.Map `ebpf:"counters"`
@@ -329,13 +372,16 @@ type LayoutMaps struct {
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Frontends    *ebpf.Map `ebpf:"frontends"`
 	HalfOpen     *ebpf.Map `ebpf:"half_open"`
+	PodCidrs     *ebpf.Map `ebpf:"pod_cidrs"`
 	Runtime      *ebpf.Map `ebpf:"runtime"`
 	ServicePorts *ebpf.Map `ebpf:"service_ports"`
 	Slots        *ebpf.Map `ebpf:"slots"`
+	SourceRanges *ebpf.Map `ebpf:"source_ranges"`
 }
 
 func (m *LayoutMaps) Close() error {
 	return _LayoutClose(
+		m.Affinity,
 		m.BackendStats,
 		m.Backends,
 		m.Counters,
@@ -343,9 +389,11 @@ func (m *LayoutMaps) Close() error {
 		m.Flows,
 		m.Frontends,
 		m.HalfOpen,
+		m.PodCidrs,
 		m.Runtime,
 		m.ServicePorts,
 		m.Slots,
+		m.SourceRanges,
 	)
 }
 

@@ -60,6 +60,32 @@ struct {
 	__type(value, struct half_flow);
 } half_open SEC(".maps");
 
+/* client and service port -> the backend it keeps */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 16);
+	__type(key, struct affinity_key);
+	__type(value, struct affinity_value);
+} affinity SEC(".maps");
+
+/* service port and range -> may use its restricted frontends */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1 << 16);
+	__type(key, struct source_range_key);
+	__type(value, __u32);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} source_ranges SEC(".maps");
+
+/* range -> addresses of pods */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1024);
+	__type(key, struct pod_cidr_key);
+	__type(value, __u32);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} pod_cidrs SEC(".maps");
+
 /* hook * VERDICT_MAX + verdict -> packets */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	TCMapAffinity           = "affinity"
 	TCMapBackendRoutes      = "backend_routes"
 	TCMapBackendStats       = "backend_stats"
 	TCMapBackends           = "backends"
@@ -26,9 +27,11 @@ const (
 	TCMapFlows              = "flows"
 	TCMapFrontends          = "frontends"
 	TCMapHalfOpen           = "half_open"
+	TCMapPodCidrs           = "pod_cidrs"
 	TCMapRuntime            = "runtime"
 	TCMapServicePorts       = "service_ports"
 	TCMapSlots              = "slots"
+	TCMapSourceRanges       = "source_ranges"
 	TCProgEbbTcEgress       = "ebb_tc_egress"
 	TCProgEbbTcIngress      = "ebb_tc_ingress"
 	TCVarCfgSnatMax         = "cfg_snat_max"
@@ -88,6 +91,7 @@ type TCProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TCMapSpecs struct {
+	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
 	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
@@ -98,9 +102,11 @@ type TCMapSpecs struct {
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
 	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
+	PodCidrs      *ebpf.MapSpec `ebpf:"pod_cidrs"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
+	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 }
 
 // TCVariableSpecs contains global variables before they are loaded into the kernel.
@@ -134,6 +140,7 @@ func (o *TCObjects) Close() error {
 //
 // It can be passed to LoadTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TCMaps struct {
+	Affinity      *ebpf.Map `ebpf:"affinity"`
 	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
 	Backends      *ebpf.Map `ebpf:"backends"`
@@ -144,13 +151,16 @@ type TCMaps struct {
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
 	HalfOpen      *ebpf.Map `ebpf:"half_open"`
+	PodCidrs      *ebpf.Map `ebpf:"pod_cidrs"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
+	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 }
 
 func (m *TCMaps) Close() error {
 	return _TCClose(
+		m.Affinity,
 		m.BackendRoutes,
 		m.BackendStats,
 		m.Backends,
@@ -161,9 +171,11 @@ func (m *TCMaps) Close() error {
 		m.Flows,
 		m.Frontends,
 		m.HalfOpen,
+		m.PodCidrs,
 		m.Runtime,
 		m.ServicePorts,
 		m.Slots,
+		m.SourceRanges,
 	)
 }
 

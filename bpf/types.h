@@ -98,7 +98,10 @@ struct table {
 };
 
 enum frontend_flag {
-	FRONTEND_LOCAL = 1 << 0, /* external clients use the local table */
+	FRONTEND_LOCAL = 1 << 0,          /* clients from outside use the local table */
+	FRONTEND_INTERNAL_LOCAL = 1 << 1, /* the cluster table holds the local candidates */
+	FRONTEND_RANGES = 1 << 2,         /* clients must be in source_ranges */
+	FRONTEND_ENDPOINTS = 1 << 3,      /* somewhere are endpoints: without candidates, drop */
 };
 
 struct frontend {
@@ -106,8 +109,40 @@ struct frontend {
 	__u32 flags;        /* enum frontend_flag */
 	struct table cluster;
 	struct table local;
+	__u32 affinity; /* how long a client keeps its backend, seconds; 0: it does not */
 };
-_Static_assert(sizeof(struct frontend) == 24, "frontend has holes");
+_Static_assert(sizeof(struct frontend) == 28, "frontend has holes");
+
+/* Who may use the frontends of a service port with FRONTEND_RANGES. */
+struct source_range_key {
+	__u32 prefix; /* bits of what follows that count: 64 and those of the address */
+	__u32 service_port;
+	__u32 v4; /* short IPv6 ranges must not contain all that is v4-mapped */
+	union ip_addr addr;
+};
+_Static_assert(sizeof(struct source_range_key) == 28, "source_range_key has holes");
+
+/* Where pods are: their connections count as the cluster's own. */
+struct pod_cidr_key {
+	__u32 prefix; /* bits of what follows that count: 32 and those of the address */
+	__u32 v4;     /* as above */
+	union ip_addr addr;
+};
+_Static_assert(sizeof(struct pod_cidr_key) == 24, "pod_cidr_key has holes");
+
+/* A client and the service port it has a backend of. */
+struct affinity_key {
+	union ip_addr client;
+	__u32 service_port;
+};
+_Static_assert(sizeof(struct affinity_key) == 20, "affinity_key has holes");
+
+struct affinity_value {
+	__u32 backend;
+	__u32 generation;
+	__u32 used; /* when the last connection began, CLOCK_MONOTONIC seconds */
+};
+_Static_assert(sizeof(struct affinity_value) == 12, "affinity_value has holes");
 
 /* The name behind an id, so that tools need no API server. NUL padded. */
 struct service_port {
@@ -128,7 +163,9 @@ enum backend_state {
 };
 
 enum backend_flag {
-	BACKEND_LOCAL = 1 << 0, /* runs on this node */
+	BACKEND_LOCAL = 1 << 0,      /* runs on this node */
+	BACKEND_IN_CLUSTER = 1 << 1, /* a candidate of the policy Cluster */
+	BACKEND_IN_LOCAL = 1 << 2,   /* a candidate of the policy Local */
 };
 
 struct backend {
@@ -201,7 +238,7 @@ enum verdict {
 	VERDICT_REPLY_LOCAL = 10,  /* from a backend on this node to its client */
 	VERDICT_REPLY_REMOTE = 11, /* from a backend on another node to its client */
 	/* dropped */
-	VERDICT_NO_BACKEND = 12,     /* frontend without candidates */
+	VERDICT_NO_BACKEND = 12,     /* no candidates for this client, endpoints elsewhere */
 	VERDICT_NO_FLOW = 13,        /* TCP in the middle of a connection nobody knows */
 	VERDICT_SNAT_EXHAUSTED = 14, /* no source port left towards this backend */
 	VERDICT_FLOW_CONFLICT = 15,  /* the other half's tuple belongs to another flow now */
@@ -211,7 +248,9 @@ enum verdict {
 	VERDICT_TOO_BIG = 19,        /* answered with ICMP fragmentation needed / packet too big */
 	VERDICT_REWRITE_FAILED = 20, /* the kernel refused to change the packet */
 	VERDICT_LATE_ANSWER = 21,    /* another backend answered this handshake before */
-	VERDICT_COUNT = 22,
+	VERDICT_SOURCE_RANGE = 22,   /* the client is in none of the ranges allowed */
+	VERDICT_NO_ENDPOINTS = 23,   /* the service has no endpoints at all */
+	VERDICT_COUNT = 24,
 	VERDICT_MAX = 64, /* counters per hook */
 };
 

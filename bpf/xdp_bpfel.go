@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	XDPMapAffinity           = "affinity"
 	XDPMapBackendRoutes      = "backend_routes"
 	XDPMapBackendStats       = "backend_stats"
 	XDPMapBackends           = "backends"
@@ -26,9 +27,11 @@ const (
 	XDPMapFlows              = "flows"
 	XDPMapFrontends          = "frontends"
 	XDPMapHalfOpen           = "half_open"
+	XDPMapPodCidrs           = "pod_cidrs"
 	XDPMapRuntime            = "runtime"
 	XDPMapServicePorts       = "service_ports"
 	XDPMapSlots              = "slots"
+	XDPMapSourceRanges       = "source_ranges"
 	XDPProgEbbXdp            = "ebb_xdp"
 	XDPVarCfgSnatMax         = "cfg_snat_max"
 	XDPVarCfgSnatMin         = "cfg_snat_min"
@@ -86,6 +89,7 @@ type XDPProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type XDPMapSpecs struct {
+	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
 	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
@@ -96,9 +100,11 @@ type XDPMapSpecs struct {
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
 	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
+	PodCidrs      *ebpf.MapSpec `ebpf:"pod_cidrs"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
+	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 }
 
 // XDPVariableSpecs contains global variables before they are loaded into the kernel.
@@ -132,6 +138,7 @@ func (o *XDPObjects) Close() error {
 //
 // It can be passed to LoadXDPObjects or ebpf.CollectionSpec.LoadAndAssign.
 type XDPMaps struct {
+	Affinity      *ebpf.Map `ebpf:"affinity"`
 	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
 	Backends      *ebpf.Map `ebpf:"backends"`
@@ -142,13 +149,16 @@ type XDPMaps struct {
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
 	HalfOpen      *ebpf.Map `ebpf:"half_open"`
+	PodCidrs      *ebpf.Map `ebpf:"pod_cidrs"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
+	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 }
 
 func (m *XDPMaps) Close() error {
 	return _XDPClose(
+		m.Affinity,
 		m.BackendRoutes,
 		m.BackendStats,
 		m.Backends,
@@ -159,9 +169,11 @@ func (m *XDPMaps) Close() error {
 		m.Flows,
 		m.Frontends,
 		m.HalfOpen,
+		m.PodCidrs,
 		m.Runtime,
 		m.ServicePorts,
 		m.Slots,
+		m.SourceRanges,
 	)
 }
 

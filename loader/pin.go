@@ -105,6 +105,8 @@ func sizeFlags(s maps.Sizes) []sizeFlag {
 		{"slots", "--max-slots", s.Slots},
 		{"flows", "--max-flows", s.Flows},
 		{"half_open", "--max-half-open", s.HalfOpen},
+		{"affinity", "--max-affinity", s.Affinity},
+		{"source_ranges", "--max-source-ranges", s.SourceRanges},
 	}
 }
 

@@ -30,7 +30,14 @@ var (
 	}
 )
 
-// fill writes one entry or more into each map of the control plane, 8 writes
+var (
+	range4 = SourceRange{ServicePort: 1, Prefix: netip.MustParsePrefix("192.0.2.0/24")}
+	range6 = SourceRange{ServicePort: 1, Prefix: netip.MustParsePrefix("2001:db8::/33")}
+	pods4  = netip.MustParsePrefix("10.244.0.0/16")
+	pods6  = netip.MustParsePrefix("fd00:244::/56")
+)
+
+// fill writes one entry or more into each map of the control plane, 12 writes
 // in all, and one flow.
 func fill(t *testing.T, s *Set) {
 	t.Helper()
@@ -46,6 +53,8 @@ func fill(t *testing.T, s *Set) {
 		s.Frontends().Put(web6, Service{ServicePort: 1, ExternalLocal: true, Cluster: table, Local: Table{63, 1}}),
 		s.Runtime().Put(Runtime{SNAT4: netip.MustParseAddr("10.0.0.1")}),
 		s.Devices().Put(2, Device{Lower: 1, VLAN: 100, XDPTx: true}),
+		s.SourceRanges().Put(range4), s.SourceRanges().Put(range6),
+		s.PodCIDRs().Put(pods4), s.PodCIDRs().Put(pods6),
 		s.Flows().Put(webFlowKey, webFlow),
 	)
 	if err != nil {
@@ -67,9 +76,11 @@ func TestContentsAreWhatWasWritten(t *testing.T) {
 			3: {Addr: netip.MustParseAddrPort("10.0.1.7:8080"), State: Active, Local: true, Generation: 1, ServicePort: 1},
 			7: {Addr: netip.MustParseAddrPort("[fd00::7]:8080"), State: Draining, Generation: 4, ServicePort: 1},
 		},
-		Tables:  map[Table][]BackendID{table: {3, 7, 3}, {63, 1}: {0}},
-		Runtime: Runtime{SNAT4: netip.MustParseAddr("10.0.0.1")},
-		Devices: map[uint32]Device{2: {Lower: 1, VLAN: 100, XDPTx: true}},
+		Tables:       map[Table][]BackendID{table: {3, 7, 3}, {63, 1}: {0}},
+		SourceRanges: map[SourceRange]struct{}{range4: {}, range6: {}},
+		PodCIDRs:     map[netip.Prefix]struct{}{pods4: {}, pods6: {}},
+		Runtime:      Runtime{SNAT4: netip.MustParseAddr("10.0.0.1")},
+		Devices:      map[uint32]Device{2: {Lower: 1, VLAN: 100, XDPTx: true}},
 	}
 	got, err := s.Contents()
 	if err != nil {
@@ -104,6 +115,14 @@ func TestOnlyChangesOfTheControlPlaneCountAsWrites(t *testing.T) {
 		{"deleting a frontend no map can have", func(s *Set) error {
 			return s.Frontends().Delete(Frontend{Addr: netip.AddrFrom16(web.Addr.As16()), Port: 80, Proto: TCP})
 		}, 0},
+		{"putting a source range again", func(s *Set) error { return s.SourceRanges().Put(range4) }, 1},
+		{"deleting a source range", func(s *Set) error { return s.SourceRanges().Delete(range4) }, 1},
+		{"deleting an absent source range", func(s *Set) error {
+			return s.SourceRanges().Delete(SourceRange{ServicePort: 2, Prefix: range4.Prefix})
+		}, 0},
+		{"deleting a pod range", func(s *Set) error { return s.PodCIDRs().Delete(pods6) }, 1},
+		{"deleting an absent pod range", func(s *Set) error { return s.PodCIDRs().Delete(range4.Prefix) }, 0},
+		{"deleting affinity", func(s *Set) error { return s.Affinity().Delete(AffinityKey{Client: pods4.Addr()}) }, 0},
 		{"deleting a service port", func(s *Set) error { return s.ServicePorts().Delete(1) }, 1},
 		{"deleting an absent service port", func(s *Set) error { return s.ServicePorts().Delete(2) }, 0},
 		{"freeing a backend", func(s *Set) error { return s.Backends().Put(3, Backend{Generation: 1}) }, 1},
@@ -122,8 +141,8 @@ func TestOnlyChangesOfTheControlPlaneCountAsWrites(t *testing.T) {
 			s := newSet(t, smallSizes())
 			fill(t, s)
 			before := s.Writes()
-			if before != 8 {
-				t.Errorf("%d writes so far, want 8", before)
+			if before != 12 {
+				t.Errorf("%d writes so far, want 12", before)
 			}
 			if err := tc.do(s); err != nil {
 				t.Fatal(err)

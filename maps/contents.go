@@ -1,6 +1,9 @@
 package maps
 
-import "fmt"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // Contents is what the control plane has put into the maps: plain values.
 type Contents struct {
@@ -8,9 +11,11 @@ type Contents struct {
 	ServicePorts map[ServicePortID]ServicePort
 	Backends     map[BackendID]Backend // without Free ones
 	// Tables has each table that a frontend points to.
-	Tables  map[Table][]BackendID
-	Runtime Runtime
-	Devices map[uint32]Device
+	Tables       map[Table][]BackendID
+	SourceRanges map[SourceRange]struct{}
+	PodCIDRs     map[netip.Prefix]struct{}
+	Runtime      Runtime
+	Devices      map[uint32]Device
 }
 
 // Contents reads all the control plane has written. It is a consistent view
@@ -28,6 +33,12 @@ func (s *Set) Contents() (Contents, error) {
 		return Contents{}, err
 	}
 	if c.Tables, err = ReadTables(c.Frontends, s.Slots().Read); err != nil {
+		return Contents{}, err
+	}
+	if c.SourceRanges, err = s.SourceRanges().All(); err != nil {
+		return Contents{}, err
+	}
+	if c.PodCIDRs, err = s.PodCIDRs().All(); err != nil {
 		return Contents{}, err
 	}
 	if c.Runtime, err = s.Runtime().Get(); err != nil {
@@ -60,6 +71,10 @@ func ReadTables(frontends map[Frontend]Service, read func(Table) ([]BackendID, e
 // EachFlow calls fn for the flows of s whose handshake is finished. See
 // Flows.Each.
 func (s *Set) EachFlow(fn func(FlowKey, Flow) bool) error { return s.Flows().Each(fn) }
+
+// EachAffinity calls fn for the backends that clients of s keep. See
+// Affinities.Each.
+func (s *Set) EachAffinity(fn func(AffinityKey, Affinity) bool) error { return s.Affinity().Each(fn) }
 
 // EachHalfOpen calls fn for the flows of s whose handshake is under way. See
 // Flows.Each.

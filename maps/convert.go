@@ -57,23 +57,37 @@ func fromFrontendKey(k *bpf.LayoutFrontendKey) Frontend {
 	return Frontend{Addr: fromAddr(k.Addr), Port: fromWire(k.Port), Proto: Proto(k.Proto)}
 }
 
-func toFrontend(s Service) bpf.LayoutFrontend {
-	var flags bpf.LayoutFrontendFlag
-	if s.ExternalLocal {
-		flags |= bpf.LayoutFrontendFlagFRONTEND_LOCAL
+// bit is flag if on.
+func bit[F ~uint32](on bool, flag F) F {
+	if on {
+		return flag
 	}
+	return 0
+}
+
+func toFrontend(s Service) bpf.LayoutFrontend {
+	flags := bit(s.ExternalLocal, bpf.LayoutFrontendFlagFRONTEND_LOCAL) |
+		bit(s.InternalLocal, bpf.LayoutFrontendFlagFRONTEND_INTERNAL_LOCAL) |
+		bit(s.Restricted, bpf.LayoutFrontendFlagFRONTEND_RANGES) |
+		bit(s.HasEndpoints, bpf.LayoutFrontendFlagFRONTEND_ENDPOINTS)
 	return bpf.LayoutFrontend{
 		ServicePort: uint32(s.ServicePort),
 		Flags:       uint32(flags),
+		Affinity:    uint32(s.Affinity / time.Second),
 		Cluster:     bpf.LayoutTable{Offset: s.Cluster.Offset, Length: s.Cluster.Length},
 		Local:       bpf.LayoutTable{Offset: s.Local.Offset, Length: s.Local.Length},
 	}
 }
 
 func fromFrontend(v *bpf.LayoutFrontend) Service {
+	flags := bpf.LayoutFrontendFlag(v.Flags)
 	return Service{
 		ServicePort:   ServicePortID(v.ServicePort),
-		ExternalLocal: v.Flags&uint32(bpf.LayoutFrontendFlagFRONTEND_LOCAL) != 0,
+		ExternalLocal: flags&bpf.LayoutFrontendFlagFRONTEND_LOCAL != 0,
+		InternalLocal: flags&bpf.LayoutFrontendFlagFRONTEND_INTERNAL_LOCAL != 0,
+		Restricted:    flags&bpf.LayoutFrontendFlagFRONTEND_RANGES != 0,
+		HasEndpoints:  flags&bpf.LayoutFrontendFlagFRONTEND_ENDPOINTS != 0,
+		Affinity:      time.Duration(v.Affinity) * time.Second,
 		Cluster:       Table{Offset: v.Cluster.Offset, Length: v.Cluster.Length},
 		Local:         Table{Offset: v.Local.Offset, Length: v.Local.Length},
 	}
@@ -102,10 +116,9 @@ func fromName(b []byte) string {
 }
 
 func toBackend(b Backend) bpf.LayoutBackend {
-	var flags bpf.LayoutBackendFlag
-	if b.Local {
-		flags |= bpf.LayoutBackendFlagBACKEND_LOCAL
-	}
+	flags := bit(b.Local, bpf.LayoutBackendFlagBACKEND_LOCAL) |
+		bit(b.InCluster, bpf.LayoutBackendFlagBACKEND_IN_CLUSTER) |
+		bit(b.InLocal, bpf.LayoutBackendFlagBACKEND_IN_LOCAL)
 	return bpf.LayoutBackend{
 		Addr:        toAddr(b.Addr.Addr()),
 		Port:        toWire(b.Addr.Port()),
@@ -117,10 +130,13 @@ func toBackend(b Backend) bpf.LayoutBackend {
 }
 
 func fromBackend(v *bpf.LayoutBackend) Backend {
+	flags := bpf.LayoutBackendFlag(v.Flags)
 	return Backend{
 		Addr:        fromAddrPort(v.Addr, v.Port),
 		State:       State(v.State),
-		Local:       v.Flags&uint8(bpf.LayoutBackendFlagBACKEND_LOCAL) != 0,
+		Local:       flags&bpf.LayoutBackendFlagBACKEND_LOCAL != 0,
+		InCluster:   flags&bpf.LayoutBackendFlagBACKEND_IN_CLUSTER != 0,
+		InLocal:     flags&bpf.LayoutBackendFlagBACKEND_IN_LOCAL != 0,
 		Generation:  v.Generation,
 		ServicePort: ServicePortID(v.ServicePort),
 	}
@@ -246,6 +262,66 @@ func fromDevice(v *bpf.LayoutDevice) Device {
 		Lower: v.Lower,
 		VLAN:  v.VlanId,
 		XDPTx: v.Flags&uint16(bpf.LayoutDeviceFlagDEVICE_XDP_TX) != 0,
+	}
+}
+
+// toPrefix is a prefix as LPM keys hold it: the bits of an address in its
+// 16-byte form, behind fixed ones, the last of which tell the family.
+func toPrefix(p netip.Prefix, fixed int) (bits, v4 uint32, addr bpf.LayoutIpAddr) {
+	n := p.Bits() + fixed
+	if p.Addr().Is4() {
+		n, v4 = n+v4MappedBits, 1
+	}
+	return uint32(n), v4, toAddr(p.Addr())
+}
+
+// v4MappedBits is the length of the prefix that all v4-mapped addresses share.
+const v4MappedBits = 96
+
+// fromPrefix is the inverse of toPrefix.
+func fromPrefix(bits uint32, addr bpf.LayoutIpAddr, fixed int) netip.Prefix {
+	a, n := fromAddr(addr), int(bits)-fixed
+	if a.Is4() {
+		n -= v4MappedBits
+	}
+	return netip.PrefixFrom(a, n)
+}
+
+func toSourceRangeKey(r SourceRange) bpf.LayoutSourceRangeKey {
+	k := bpf.LayoutSourceRangeKey{ServicePort: uint32(r.ServicePort)}
+	k.Prefix, k.V4, k.Addr = toPrefix(r.Prefix, 64)
+	return k
+}
+
+func fromSourceRangeKey(k *bpf.LayoutSourceRangeKey) SourceRange {
+	return SourceRange{ServicePort: ServicePortID(k.ServicePort), Prefix: fromPrefix(k.Prefix, k.Addr, 64)}
+}
+
+func toPodCIDRKey(p netip.Prefix) bpf.LayoutPodCidrKey {
+	var k bpf.LayoutPodCidrKey
+	k.Prefix, k.V4, k.Addr = toPrefix(p, 32)
+	return k
+}
+
+func fromPodCIDRKey(k *bpf.LayoutPodCidrKey) netip.Prefix { return fromPrefix(k.Prefix, k.Addr, 32) }
+
+func toAffinityKey(k AffinityKey) bpf.LayoutAffinityKey {
+	return bpf.LayoutAffinityKey{Client: toAddr(k.Client), ServicePort: uint32(k.ServicePort)}
+}
+
+func fromAffinityKey(k *bpf.LayoutAffinityKey) AffinityKey {
+	return AffinityKey{Client: fromAddr(k.Client), ServicePort: ServicePortID(k.ServicePort)}
+}
+
+func toAffinity(a Affinity) bpf.LayoutAffinityValue {
+	return bpf.LayoutAffinityValue{
+		Backend: uint32(a.Backend), Generation: a.Generation, Used: uint32(a.Used / time.Second),
+	}
+}
+
+func fromAffinity(v *bpf.LayoutAffinityValue) Affinity {
+	return Affinity{
+		Backend: BackendID(v.Backend), Generation: v.Generation, Used: time.Duration(v.Used) * time.Second,
 	}
 }
 

@@ -60,9 +60,24 @@ func TestValuesHaveTheLayoutOfTheDatapath(t *testing.T) {
 		},
 		{
 			name: "a service has host-order numbers",
-			got: toFrontend(Service{ServicePort: 7, ExternalLocal: true,
+			got: toFrontend(Service{ServicePort: 7, ExternalLocal: true, Affinity: 3 * time.Hour,
 				Cluster: Table{Offset: 1, Length: 251}, Local: Table{Offset: 252, Length: 3}}),
-			want: [][]byte{u32(7), u32(1), u32(1), u32(251), u32(252), u32(3)},
+			want: [][]byte{u32(7), u32(1), u32(1), u32(251), u32(252), u32(3), u32(10800)},
+		},
+		{
+			name: "an IPv4 source range counts the bits before its address",
+			got:  toSourceRangeKey(SourceRange{ServicePort: 7, Prefix: netip.MustParsePrefix("10.0.0.0/8")}),
+			want: [][]byte{u32(64 + 96 + 8), u32(7), u32(1), mapped(t, "10.0.0.0")},
+		},
+		{
+			name: "an IPv6 range of pods has its own length",
+			got:  toPodCIDRKey(netip.MustParsePrefix("2001:db8::/33")),
+			want: [][]byte{u32(32 + 33), u32(0), mapped(t, "2001:db8::")},
+		},
+		{
+			name: "affinity is counted in seconds",
+			got:  toAffinity(Affinity{Backend: 5, Generation: 2, Used: 90 * time.Second}),
+			want: [][]byte{u32(5), u32(2), u32(90)},
 		},
 		{
 			name: "a backend has state and flags in a byte each",
@@ -112,17 +127,19 @@ func addrOf(b []byte, v6 bool) netip.Addr {
 }
 
 func FuzzFrontendsComeBackAsTheyWentIn(f *testing.F) {
-	f.Add([]byte{10, 0, 0, 1}, false, uint16(80), uint8(6), uint32(1), uint32(251), true)
-	f.Add([]byte{0x20, 1, 0xd, 0xb8}, true, uint16(0xff00), uint8(17), uint32(1<<31), uint32(0), false)
-	f.Add(bytes.Repeat([]byte{0xff}, 16), true, uint16(1), uint8(6), uint32(0), uint32(1<<32-1), false)
-	f.Fuzz(func(t *testing.T, addr []byte, v6 bool, port uint16, proto uint8, a, b uint32, local bool) {
+	f.Add([]byte{10, 0, 0, 1}, false, uint16(80), uint8(6), uint32(1), uint32(251), uint8(1))
+	f.Add([]byte{0x20, 1, 0xd, 0xb8}, true, uint16(0xff00), uint8(17), uint32(1<<31), uint32(0), uint8(6))
+	f.Add(bytes.Repeat([]byte{0xff}, 16), true, uint16(1), uint8(6), uint32(0), uint32(1<<32-1), uint8(8))
+	f.Fuzz(func(t *testing.T, addr []byte, v6 bool, port uint16, proto uint8, a, b uint32, flags uint8) {
 		front := Frontend{Addr: addrOf(addr, v6), Port: port, Proto: Proto(proto)}
 		key := toFrontendKey(front)
 		if got := fromFrontendKey(&key); got != front {
 			t.Errorf("frontend %v came back as %v", front, got)
 		}
-		svc := Service{ServicePort: ServicePortID(a ^ b), ExternalLocal: local,
-			Cluster: Table{Offset: a, Length: b}, Local: Table{Offset: b, Length: ^a}}
+		svc := Service{ServicePort: ServicePortID(a ^ b), ExternalLocal: flags&1 != 0,
+			InternalLocal: flags&2 != 0, Restricted: flags&4 != 0, HasEndpoints: flags&8 != 0,
+			Affinity: time.Duration(a) * time.Second,
+			Cluster:  Table{Offset: a, Length: b}, Local: Table{Offset: b, Length: ^a}}
 		value := toFrontend(svc)
 		if got := fromFrontend(&value); got != svc {
 			t.Errorf("service %v came back as %v", svc, got)
@@ -135,10 +152,31 @@ func FuzzBackendsComeBackAsTheyWentIn(f *testing.F) {
 	f.Add([]byte{0xfd, 0}, true, uint16(0x0102), uint8(3), false, uint32(1<<32-1), uint32(0))
 	f.Fuzz(func(t *testing.T, addr []byte, v6 bool, port uint16, state uint8, local bool, gen, sp uint32) {
 		want := Backend{Addr: netip.AddrPortFrom(addrOf(addr, v6), port), State: State(state),
-			Local: local, Generation: gen, ServicePort: ServicePortID(sp)}
+			Local: local, InCluster: gen&1 != 0, InLocal: gen&2 != 0, Generation: gen, ServicePort: ServicePortID(sp)}
 		value := toBackend(want)
 		if got := fromBackend(&value); got != want {
 			t.Errorf("backend %v came back as %v", want, got)
+		}
+	})
+}
+
+func FuzzRangesComeBackAsTheyWentIn(f *testing.F) {
+	f.Add([]byte{10, 0, 0, 1}, false, uint8(8), uint32(7))
+	f.Add([]byte{0x20, 1, 0xd, 0xb8}, true, uint8(128), uint32(0))
+	f.Fuzz(func(t *testing.T, addr []byte, v6 bool, bits uint8, sp uint32) {
+		a := addrOf(addr, v6)
+		p := netip.PrefixFrom(a, int(bits)%(a.BitLen()+1)).Masked()
+		if checkPrefix(p) != nil {
+			t.Skip("masked to something else than an address of its family")
+		}
+		want := SourceRange{ServicePort: ServicePortID(sp), Prefix: p}
+		key := toSourceRangeKey(want)
+		if got := fromSourceRangeKey(&key); got != want {
+			t.Errorf("source range %v came back as %v", want, got)
+		}
+		pod := toPodCIDRKey(p)
+		if got := fromPodCIDRKey(&pod); got != p {
+			t.Errorf("pod range %v came back as %v", p, got)
 		}
 	})
 }

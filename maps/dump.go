@@ -16,6 +16,7 @@ type Reader interface {
 	Contents() (Contents, error)
 	EachFlow(fn func(FlowKey, Flow) bool) error
 	EachHalfOpen(fn func(FlowKey, Flow) bool) error
+	EachAffinity(fn func(AffinityKey, Affinity) bool) error
 }
 
 // Dump writes what is in the maps, a line per entry, grouped by map and sorted
@@ -34,10 +35,14 @@ func Dump(w io.Writer, r Reader) error {
 	if err != nil {
 		return fmt.Errorf("dump maps: %w", err)
 	}
+	sticky, err := c.affinityLines(r.EachAffinity)
+	if err != nil {
+		return fmt.Errorf("dump maps: %w", err)
+	}
 	out := bufio.NewWriter(w)
 	for _, lines := range [][]string{
 		c.frontendLines(), c.servicePortLines(), c.backendLines(), c.tableLines(),
-		flows, half, c.runtimeLines(), c.deviceLines(),
+		c.sourceRangeLines(), c.podCIDRLines(), flows, half, sticky, c.runtimeLines(), c.deviceLines(),
 	} {
 		for _, line := range lines {
 			fmt.Fprintln(out, line)
@@ -60,13 +65,62 @@ func sortedLines[K comparable, V any](m map[K]V, order func(a, b K) int, line fu
 
 func (c Contents) frontendLines() []string {
 	return sortedLines(c.Frontends, Frontend.Compare, func(f Frontend, s Service) string {
-		policy := "cluster"
-		if s.ExternalLocal {
-			policy = "local"
-		}
-		return fmt.Sprintf("frontend %s service=%s policy=%s cluster=%s local=%s",
-			f, c.name(s.ServicePort), policy, s.Cluster, s.Local)
+		return fmt.Sprintf("frontend %s service=%s policy=%s cluster=%s local=%s%s",
+			f, c.name(s.ServicePort), s.policy(), s.Cluster, s.Local, s.extras())
 	})
+}
+
+func (s Service) policy() string {
+	switch {
+	case s.ExternalLocal:
+		return "local"
+	case s.InternalLocal:
+		return "internal-local"
+	}
+	return "cluster"
+}
+
+// extras is what most frontends do not have.
+func (s Service) extras() string {
+	var out string
+	if s.Restricted {
+		out += " restricted"
+	}
+	if s.Affinity > 0 {
+		out += " affinity=" + s.Affinity.String()
+	}
+	if !s.HasEndpoints {
+		out += " no-endpoints"
+	}
+	return out
+}
+
+func (c Contents) sourceRangeLines() []string {
+	return sortedLines(c.SourceRanges, SourceRange.Compare, func(r SourceRange, _ struct{}) string {
+		return fmt.Sprintf("source-range %s service=%s", r.Prefix, c.name(r.ServicePort))
+	})
+}
+
+func (c Contents) podCIDRLines() []string {
+	return sortedLines(c.PodCIDRs, netip.Prefix.Compare, func(p netip.Prefix, _ struct{}) string {
+		return "pod-cidr " + p.String()
+	})
+}
+
+// affinityLines leaves out the time, as flows do.
+func (c Contents) affinityLines(each func(func(AffinityKey, Affinity) bool) error) ([]string, error) {
+	all := make(map[AffinityKey]Affinity)
+	err := each(func(k AffinityKey, a Affinity) bool {
+		all[k] = a
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	return sortedLines(all, compareAffinityKeys, func(k AffinityKey, a Affinity) string {
+		return fmt.Sprintf("affinity %s service=%s backend=%d gen=%d",
+			k.Client, c.name(k.ServicePort), a.Backend, a.Generation)
+	}), nil
 }
 
 // name is the name of a service port, "#7" if there is none for its id.
@@ -89,9 +143,22 @@ func (c Contents) backendLines() []string {
 		if b.Local {
 			where = "local"
 		}
-		return fmt.Sprintf("backend %d %s state=%s %s gen=%d service=%s",
-			id, b.Addr, b.State, where, b.Generation, c.name(b.ServicePort))
+		return fmt.Sprintf("backend %d %s state=%s %s gen=%d service=%s in=%s",
+			id, b.Addr, b.State, where, b.Generation, c.name(b.ServicePort), b.candidacies())
 	})
+}
+
+// candidacies lists the policies b is a candidate of; "-" if there is none.
+func (b Backend) candidacies() string {
+	switch {
+	case b.InCluster && b.InLocal:
+		return "cluster,local"
+	case b.InCluster:
+		return "cluster"
+	case b.InLocal:
+		return "local"
+	}
+	return "-"
 }
 
 func (c Contents) tableLines() []string {

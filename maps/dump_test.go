@@ -15,18 +15,20 @@ import (
 	"github.com/ebb-lb/ebb/maps/mapstest"
 )
 
-const golden = `frontend 10.96.0.1:53/UDP service=kube-system/dns:/UDP policy=cluster cluster=- local=-
+const golden = `frontend 10.96.0.1:53/UDP service=kube-system/dns:/UDP policy=cluster cluster=- local=- no-endpoints
 frontend 10.96.0.1:80/TCP service=default/web:http/TCP policy=cluster cluster=0+5 local=-
-frontend 192.0.2.9:30080/TCP service=default/web:http/TCP policy=local cluster=0+5 local=10+1
-frontend [fd00:96::1]:80/TCP service=#9 policy=cluster cluster=5+2 local=-
+frontend 192.0.2.9:30080/TCP service=default/web:http/TCP policy=local cluster=0+5 local=10+1 restricted affinity=3h0m0s
+frontend [fd00:96::1]:80/TCP service=#9 policy=internal-local cluster=5+2 local=-
 service-port 1 default/web:http/TCP
 service-port 2 kube-system/dns:/UDP
-backend 3 10.0.1.7:8080 state=active local gen=1 service=default/web:http/TCP
-backend 5 10.0.2.5:8080 state=draining remote gen=4 service=default/web:http/TCP
-backend 10 [fd00::7]:8080 state=gone remote gen=2 service=#9
+backend 3 10.0.1.7:8080 state=active local gen=1 service=default/web:http/TCP in=cluster,local
+backend 5 10.0.2.5:8080 state=draining remote gen=4 service=default/web:http/TCP in=cluster
+backend 10 [fd00::7]:8080 state=gone remote gen=2 service=#9 in=-
 table 0+5 3:3 5:2
 table 5+2 10:2
 table 10+1 3:1
+source-range 192.0.2.0/24 service=default/web:http/TCP
+pod-cidr fd00:244::/56
 flow TCP 10.0.1.7:8080 > 192.0.2.1:4000 becomes 10.96.0.1:80 > 192.0.2.1:4000 backend=3 gen=1 flags=reverse,fin
 flow TCP 192.0.2.1:4000 > 10.96.0.1:80 becomes 192.0.2.1:4000 > 10.0.1.7:8080 backend=3 gen=1 flags=-
 flow UDP 192.0.2.1:53 > 10.96.0.1:53 becomes 192.0.2.1:53 > 10.0.3.1:53 backend=4 gen=0 flags=remote
@@ -59,6 +61,8 @@ type target struct {
 	devices interface {
 		Put(uint32, maps.Device) error
 	}
+	ranges          interface{ Put(maps.SourceRange) error }
+	pods            interface{ Put(netip.Prefix) error }
 	flows, halfOpen flowPutter
 }
 
@@ -66,21 +70,21 @@ func TestTheSameContentIsTheSameText(t *testing.T) {
 	fake := mapstest.New(maps.DefaultSizes())
 	fillGolden(t, target{
 		fake.Frontends(), fake.ServicePorts(), fake.Backends(), fake.Slots(),
-		fake.Runtime(), fake.Devices(), fake.Flows(), fake.HalfOpen(),
+		fake.Runtime(), fake.Devices(), fake.SourceRanges(), fake.PodCIDRs(), fake.Flows(), fake.HalfOpen(),
 	})
 	t.Run("a fake", func(t *testing.T) { wantDump(t, fake) })
 	t.Run("a set", func(t *testing.T) {
 		if os.Geteuid() != 0 {
 			t.Skip("needs root to create BPF maps")
 		}
-		set, err := maps.Create(maps.Sizes{Frontends: 8, ServicePorts: 8, Backends: 16, Slots: 16, Flows: 1024, HalfOpen: 1024})
+		set, err := maps.Create(maps.Sizes{Frontends: 8, ServicePorts: 8, Backends: 16, Slots: 16, Flows: 1024, HalfOpen: 1024, Affinity: 64, SourceRanges: 4})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer set.Close()
 		fillGolden(t, target{
 			set.Frontends(), set.ServicePorts(), set.Backends(), set.Slots(),
-			set.Runtime(), set.Devices(), set.Flows(), set.HalfOpen(),
+			set.Runtime(), set.Devices(), set.SourceRanges(), set.PodCIDRs(), set.Flows(), set.HalfOpen(),
 		})
 		wantDump(t, set)
 	})
@@ -111,20 +115,25 @@ func fillGolden(t *testing.T, s target) {
 		s.servicePorts.Put(1, maps.ServicePort{Namespace: "default", Service: "web", Port: "http", Proto: maps.TCP}),
 		s.servicePorts.Put(2, maps.ServicePort{Namespace: "kube-system", Service: "dns", Proto: maps.UDP}),
 		s.backends.Put(10, maps.Backend{Addr: pod6, State: maps.Gone, Generation: 2, ServicePort: 9}),
-		s.backends.Put(3, maps.Backend{Addr: pod, State: maps.Active, Local: true, Generation: 1, ServicePort: 1}),
-		s.backends.Put(5, maps.Backend{Addr: ap("10.0.2.5:8080"), State: maps.Draining, Generation: 4, ServicePort: 1}),
+		s.backends.Put(3, maps.Backend{Addr: pod, State: maps.Active, Local: true, InCluster: true, InLocal: true, Generation: 1, ServicePort: 1}),
+		s.backends.Put(5, maps.Backend{Addr: ap("10.0.2.5:8080"), State: maps.Draining, InCluster: true, Generation: 4, ServicePort: 1}),
 		s.backends.Put(6, maps.Backend{}),
 		s.slots.Write(a, []maps.BackendID{5, 3, 3, 5, 3}),
 		s.slots.Write(b, []maps.BackendID{10, 10}),
 		s.slots.Write(c, []maps.BackendID{3}),
-		s.frontends.Put(web6, maps.Service{ServicePort: 9, Cluster: b}),
-		s.frontends.Put(node, maps.Service{ServicePort: 1, ExternalLocal: true, Cluster: a, Local: c}),
-		s.frontends.Put(web, maps.Service{ServicePort: 1, Cluster: a}),
+		s.frontends.Put(web6, maps.Service{ServicePort: 9, InternalLocal: true, HasEndpoints: true, Cluster: b}),
+		s.frontends.Put(node, maps.Service{
+			ServicePort: 1, ExternalLocal: true, Restricted: true, HasEndpoints: true, Affinity: 3 * time.Hour,
+			Cluster: a, Local: c,
+		}),
+		s.frontends.Put(web, maps.Service{ServicePort: 1, HasEndpoints: true, Cluster: a}),
 		s.frontends.Put(dns, maps.Service{ServicePort: 2}),
 		s.runtime.Put(maps.Runtime{SNAT4: addr("10.0.0.1")}),
 		s.devices.Put(11, maps.Device{}),
 		s.devices.Put(10, maps.Device{Lower: 2, VLAN: 100, XDPTx: true}),
 		s.devices.Put(2, maps.Device{XDPTx: true}),
+		s.ranges.Put(maps.SourceRange{ServicePort: 1, Prefix: netip.MustParsePrefix("192.0.2.0/24")}),
+		s.pods.Put(netip.MustParsePrefix("fd00:244::/56")),
 		s.flows.Put(maps.FlowKey{Src: ap("192.0.2.1:53"), Dst: ap("10.96.0.1:53"), Proto: maps.UDP},
 			maps.Flow{Src: ap("192.0.2.1:53"), Dst: ap("10.0.3.1:53"), Backend: 4, Flags: maps.FlowRemote, Seen: 99}),
 		s.flows.Put(maps.FlowKey{Src: client, Dst: vip, Proto: maps.TCP},

@@ -1,6 +1,7 @@
 package maps
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/ebb-lb/ebb/bpf"
@@ -12,7 +13,7 @@ type Frontends struct{ e entries }
 // Put inserts or replaces the entry for f in one step: no packet sees a mix of
 // the old value and the new one. A full map is ErrFull.
 func (a Frontends) Put(f Frontend, s Service) error {
-	if err := f.Validate(); err != nil {
+	if err := errors.Join(f.Validate(), s.Validate()); err != nil {
 		return fmt.Errorf("put frontend %s: %w", f, err)
 	}
 	k, v := toFrontendKey(f), toFrontend(s)

@@ -10,7 +10,7 @@ import (
 
 // LayoutVersion names the layout of everything in the maps: keys, values,
 // kinds. Maps of another version are never opened, they are pinned elsewhere.
-const LayoutVersion = 1
+const LayoutVersion = 2
 
 // Sizes are the capacities of the maps an operator may choose, in entries. The
 // statistics per backend have the size of Backends.
@@ -23,6 +23,10 @@ type Sizes struct {
 	// the entry least recently used makes room.
 	Flows    uint32
 	HalfOpen uint32
+	// Affinity takes an entry per client and service port, and evicts likewise.
+	Affinity uint32
+	// SourceRanges takes an entry per range of each restricted service port.
+	SourceRanges uint32
 }
 
 // DefaultSizes are the sizes the datapath is compiled with. They are zero if
@@ -48,6 +52,8 @@ func sizesFrom(entries func(name string) uint32) Sizes {
 		Slots:        entries(bpf.LayoutMapSlots),
 		Flows:        entries(bpf.LayoutMapFlows),
 		HalfOpen:     entries(bpf.LayoutMapHalfOpen),
+		Affinity:     entries(bpf.LayoutMapAffinity),
+		SourceRanges: entries(bpf.LayoutMapSourceRanges),
 	}
 }
 
@@ -61,6 +67,8 @@ func (s Sizes) byMap() map[string]uint32 {
 		bpf.LayoutMapSlots:        s.Slots,
 		bpf.LayoutMapFlows:        s.Flows,
 		bpf.LayoutMapHalfOpen:     s.HalfOpen,
+		bpf.LayoutMapAffinity:     s.Affinity,
+		bpf.LayoutMapSourceRanges: s.SourceRanges,
 	}
 }
 

@@ -32,7 +32,7 @@ func TestEveryMapOfTheLayoutIsPartOfASet(t *testing.T) {
 func TestDefaultSizesAreThoseOfTheLayout(t *testing.T) {
 	want := Sizes{
 		Frontends: 65536, ServicePorts: 65536, Backends: 1 << 15,
-		Slots: 1 << 22, Flows: 1 << 18, HalfOpen: 1 << 16,
+		Slots: 1 << 22, Flows: 1 << 18, HalfOpen: 1 << 16, Affinity: 1 << 16, SourceRanges: 1 << 16,
 	}
 	if diff := cmp.Diff(want, DefaultSizes()); diff != "" {
 		t.Error(diff)
@@ -104,6 +104,8 @@ func TestConstantsAreThoseOfTheDatapath(t *testing.T) {
 		{"VerdictTooBig", int(VerdictTooBig), int(bpf.LayoutVerdictVERDICT_TOO_BIG)},
 		{"VerdictRewriteFailed", int(VerdictRewriteFailed), int(bpf.LayoutVerdictVERDICT_REWRITE_FAILED)},
 		{"VerdictLateAnswer", int(VerdictLateAnswer), int(bpf.LayoutVerdictVERDICT_LATE_ANSWER)},
+		{"VerdictSourceRange", int(VerdictSourceRange), int(bpf.LayoutVerdictVERDICT_SOURCE_RANGE)},
+		{"VerdictNoEndpoints", int(VerdictNoEndpoints), int(bpf.LayoutVerdictVERDICT_NO_ENDPOINTS)},
 		{"VerdictCount", int(VerdictCount), int(bpf.LayoutVerdictVERDICT_COUNT)},
 		{"VerdictMax", int(VerdictMax), int(bpf.LayoutVerdictVERDICT_MAX)},
 
@@ -141,7 +143,7 @@ func TestValuesWithoutANameShowTheirNumber(t *testing.T) {
 		value fmt.Stringer
 		want  string
 	}{
-		{VerdictCount, "verdict(22)"},
+		{VerdictCount, "verdict(24)"},
 		{Verdict(255), "verdict(255)"},
 		{State(4), "state(4)"},
 		{HookCount, "hook(3)"},

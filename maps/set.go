@@ -32,6 +32,9 @@ func mapNames() []string {
 		bpf.LayoutMapSlots,
 		bpf.LayoutMapFlows,
 		bpf.LayoutMapHalfOpen,
+		bpf.LayoutMapAffinity,
+		bpf.LayoutMapSourceRanges,
+		bpf.LayoutMapPodCidrs,
 		bpf.LayoutMapCounters,
 		bpf.LayoutMapBackendStats,
 		bpf.LayoutMapRuntime,
@@ -159,8 +162,8 @@ func (s *Set) Replacements() map[string]*ebpf.Map {
 
 // Writes is the number of changes the kernel has taken from this Set since it
 // was created or opened: puts and deletes of frontends, service ports,
-// backends, devices and runtime values, and regions of slots. Refused writes,
-// deletes of absent entries and all access to flows do not count.
+// backends, source and pod ranges, devices and runtime values, and regions of slots. Refused writes,
+// deletes of absent entries and all access to flows and affinity do not count.
 func (s *Set) Writes() uint64 { return s.writes.Load() }
 
 // Frontends is access to what clients dial.
@@ -182,6 +185,17 @@ func (s *Set) Flows() Flows { return Flows{m: s.maps[bpf.LayoutMapFlows]} }
 
 // HalfOpen is access to TCP flows whose handshake is under way.
 func (s *Set) HalfOpen() Flows { return Flows{m: s.maps[bpf.LayoutMapHalfOpen], half: true} }
+
+// Affinity is access to the backends that clients keep.
+func (s *Set) Affinity() Affinities { return Affinities{s.maps[bpf.LayoutMapAffinity]} }
+
+// SourceRanges is access to who may use restricted frontends.
+func (s *Set) SourceRanges() SourceRanges {
+	return SourceRanges{s.entries(bpf.LayoutMapSourceRanges)}
+}
+
+// PodCIDRs is access to which addresses are those of pods.
+func (s *Set) PodCIDRs() PodCIDRs { return PodCIDRs{s.entries(bpf.LayoutMapPodCidrs)} }
 
 // Counters is access to the verdict counters.
 func (s *Set) Counters() Counters { return Counters{s.maps[bpf.LayoutMapCounters]} }

@@ -18,7 +18,7 @@ import (
 
 // smallSizes are enough for tests of the accessors.
 func smallSizes() Sizes {
-	return Sizes{Frontends: 4, ServicePorts: 4, Backends: 8, Slots: 64, Flows: 1024, HalfOpen: 1024}
+	return Sizes{Frontends: 4, ServicePorts: 4, Backends: 8, Slots: 64, Flows: 1024, HalfOpen: 1024, Affinity: 64, SourceRanges: 4}
 }
 
 func needRoot(t *testing.T) {

@@ -66,6 +66,16 @@ type Service struct {
 	ServicePort ServicePortID
 	// ExternalLocal makes clients outside the cluster use the Local table.
 	ExternalLocal bool
+	// InternalLocal says that Cluster holds the candidates of the policy Local:
+	// a ClusterIP with internalTrafficPolicy Local.
+	InternalLocal bool
+	// Restricted lets only clients in a source range of the service port in.
+	Restricted bool
+	// HasEndpoints says that there are usable endpoints, here or elsewhere.
+	HasEndpoints bool
+	// Affinity is how long a client keeps its backend after its last new
+	// connection, in whole seconds; 0: it does not.
+	Affinity time.Duration
 	// Cluster and Local are the lookup tables of the two traffic policies
 	// (Kubernetes internalTrafficPolicy, externalTrafficPolicy).
 	Cluster, Local Table
@@ -117,6 +127,9 @@ type Backend struct {
 	State State
 	// Local means it runs on this node: its packets keep the client's address.
 	Local bool
+	// InCluster and InLocal say of which policies it is a candidate. The tables
+	// tell that too, but cannot be searched.
+	InCluster, InLocal bool
 	// Generation changes each time the index is given to another backend; a
 	// flow with another generation belongs to a backend that is gone.
 	Generation  uint32

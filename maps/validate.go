@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // What Validate refuses would be changed on its way into the maps and back, or
@@ -26,6 +27,17 @@ func (f Frontend) Validate() error {
 		return errors.New("port 0")
 	}
 	return f.Proto.check()
+}
+
+// maxAffinity is the longest timeout the API allows (86400 s), with room.
+const maxAffinity = 1 << 31 * time.Second
+
+// Validate reports why s cannot be an entry.
+func (s Service) Validate() error {
+	if s.Affinity < 0 || s.Affinity > maxAffinity || s.Affinity%time.Second != 0 {
+		return fmt.Errorf("affinity of %s: want whole seconds, at most %s", s.Affinity, maxAffinity)
+	}
+	return nil
 }
 
 // Validate reports why s cannot be an entry.

@@ -26,7 +26,7 @@ const (
 	VerdictReplyRemote // from a backend on another node to its client
 
 	// Dropped.
-	VerdictNoBackend     // frontend without candidates
+	VerdictNoBackend     // no candidates for this client, endpoints elsewhere
 	VerdictNoFlow        // TCP in the middle of a connection nobody knows
 	VerdictSNATExhausted // no source port left towards this backend
 	VerdictFlowConflict  // the other half's tuple belongs to another flow now
@@ -36,6 +36,8 @@ const (
 	VerdictTooBig        // answered with ICMP fragmentation needed or packet too big
 	VerdictRewriteFailed // the kernel refused to change the packet
 	VerdictLateAnswer    // another backend answered this handshake before
+	VerdictSourceRange   // the client is in none of the ranges allowed
+	VerdictNoEndpoints   // the service has no endpoints at all
 
 	// VerdictCount is the number of verdicts with a name.
 	VerdictCount
@@ -67,6 +69,8 @@ var verdictNames = [VerdictCount]string{
 	VerdictTooBig:        "too-big",
 	VerdictRewriteFailed: "rewrite-failed",
 	VerdictLateAnswer:    "late-answer",
+	VerdictSourceRange:   "source-range",
+	VerdictNoEndpoints:   "no-endpoints",
 }
 
 // String returns the verdict as metrics and tables show it, such as

@@ -33,6 +33,11 @@ type Targets struct {
 		Read(maps.Table) ([]maps.BackendID, error)
 		Capacity() uint32
 	}
+	SourceRanges interface {
+		Put(maps.SourceRange) error
+		Delete(maps.SourceRange) error
+		All() (map[maps.SourceRange]struct{}, error)
+	}
 }
 
 // Result is what became of a plan.
@@ -62,9 +67,15 @@ func Apply(p plan.Plan, t Targets) Result {
 	for _, op := range p.WriteTables {
 		r.do(op.Service, func() error { return t.Slots.Write(op.Table, op.Slots) })
 	}
+	for _, op := range p.PutRanges {
+		r.do(op.Service, func() error { return t.SourceRanges.Put(op.Range) })
+	}
 	r.flip(p, t)
 	for _, op := range p.RetireBackends {
 		r.do(op.Service, func() error { return t.Backends.Put(op.ID, op.Backend) })
+	}
+	for _, op := range p.DeleteRanges {
+		r.do(op.Service, func() error { return t.SourceRanges.Delete(op.Range) })
 	}
 	for _, op := range p.DeleteServicePorts {
 		r.do(op.Service, func() error { return t.ServicePorts.Delete(op.ID) })
@@ -110,6 +121,9 @@ func Read(t Targets) (plan.State, error) {
 		return s, fmt.Errorf("read maps: %w", err)
 	}
 	if s.Backends, err = t.Backends.All(); err != nil {
+		return s, fmt.Errorf("read maps: %w", err)
+	}
+	if s.SourceRanges, err = t.SourceRanges.All(); err != nil {
 		return s, fmt.Errorf("read maps: %w", err)
 	}
 	if s.Tables, err = maps.ReadTables(s.Frontends, t.readTable); err != nil {

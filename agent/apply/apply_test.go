@@ -19,7 +19,7 @@ import (
 
 var (
 	errRefused = errors.New("refused on demand")
-	sizes      = maps.Sizes{Frontends: 16, ServicePorts: 16, Backends: 16, Slots: 64, Flows: 1, HalfOpen: 1}
+	sizes      = maps.Sizes{Frontends: 16, ServicePorts: 16, Backends: 16, Slots: 64, Flows: 1, HalfOpen: 1, SourceRanges: 16}
 )
 
 // recorder is maps in memory that note each write by name, and refuse those
@@ -50,6 +50,7 @@ func (r *recorder) targets() Targets {
 	return Targets{
 		Frontends: recFrontends{r.fake.Frontends(), r}, ServicePorts: recPorts{r.fake.ServicePorts(), r},
 		Backends: recBackends{r.fake.Backends(), r}, Slots: recSlots{r.fake.Slots(), r},
+		SourceRanges: recRanges{r.fake.SourceRanges(), r},
 	}
 }
 
@@ -97,6 +98,23 @@ func (a recSlots) Write(t maps.Table, slots []maps.BackendID) error {
 	return a.r.note(fmt.Sprint("write table ", t.Offset), func() error { return a.Slots.Write(t, slots) })
 }
 
+type recRanges struct {
+	mapstest.SourceRanges
+	r *recorder
+}
+
+func (a recRanges) Put(v maps.SourceRange) error {
+	return a.r.note(fmt.Sprint("put range ", v.ServicePort), func() error { return a.SourceRanges.Put(v) })
+}
+
+func (a recRanges) Delete(v maps.SourceRange) error {
+	return a.r.note(fmt.Sprint("delete range ", v.ServicePort), func() error { return a.SourceRanges.Delete(v) })
+}
+
+func sourceRange(id maps.ServicePortID) maps.SourceRange {
+	return maps.SourceRange{ServicePort: id, Prefix: netip.MustParsePrefix("192.0.2.0/24")}
+}
+
 func frontend(port uint16) maps.Frontend {
 	return maps.Frontend{Addr: netip.MustParseAddr("10.96.0.1"), Port: port, Proto: maps.TCP}
 }
@@ -118,8 +136,10 @@ func everyWrite(name service.Name, n uint16) plan.Plan {
 		WriteTables: []plan.TableWrite{{
 			Service: name, Table: maps.Table{Offset: uint32(n), Length: 1}, Slots: []maps.BackendID{backendID},
 		}},
+		PutRanges:          []plan.RangeWrite{{Service: name, Range: sourceRange(id)}},
 		PutFrontends:       []plan.FrontendPut{{Service: name, Frontend: frontend(n), Value: maps.Service{ServicePort: id}}},
 		RetireBackends:     []plan.BackendPut{{Service: name, ID: backendID + 8, Backend: backend(maps.Gone)}},
+		DeleteRanges:       []plan.RangeWrite{{Service: name, Range: sourceRange(id + 8)}},
 		DeleteServicePorts: []plan.ServicePortDelete{{Service: name, ID: id + 8}},
 	}
 }
@@ -127,8 +147,8 @@ func everyWrite(name service.Name, n uint16) plan.Plan {
 func writesOf(n int) []string {
 	return []string{
 		fmt.Sprint("delete frontend ", 100+n), fmt.Sprint("put port ", n), fmt.Sprintf("put backend %d active", n),
-		fmt.Sprint("write table ", n), fmt.Sprint("put frontend ", n), fmt.Sprintf("put backend %d gone", n+8),
-		fmt.Sprint("delete port ", n+8),
+		fmt.Sprint("write table ", n), fmt.Sprint("put range ", n), fmt.Sprint("put frontend ", n),
+		fmt.Sprintf("put backend %d gone", n+8), fmt.Sprint("delete range ", n+8), fmt.Sprint("delete port ", n+8),
 	}
 }
 
@@ -139,8 +159,10 @@ func both(p, q plan.Plan) plan.Plan {
 		PutServicePorts:    slices.Concat(p.PutServicePorts, q.PutServicePorts),
 		PutBackends:        slices.Concat(p.PutBackends, q.PutBackends),
 		WriteTables:        slices.Concat(p.WriteTables, q.WriteTables),
+		PutRanges:          slices.Concat(p.PutRanges, q.PutRanges),
 		PutFrontends:       slices.Concat(p.PutFrontends, q.PutFrontends),
 		RetireBackends:     slices.Concat(p.RetireBackends, q.RetireBackends),
+		DeleteRanges:       slices.Concat(p.DeleteRanges, q.DeleteRanges),
 		DeleteServicePorts: slices.Concat(p.DeleteServicePorts, q.DeleteServicePorts),
 	}
 }
@@ -244,6 +266,7 @@ func TestReadReturnsWhatWasWritten(t *testing.T) {
 		r.fake.Slots().Write(table, []maps.BackendID{3, 3, 3, 3}),
 		r.fake.Frontends().Put(frontend(1), value),
 		r.fake.Backends().Put(3, backend(maps.Active)),
+		r.fake.SourceRanges().Put(sourceRange(1)),
 		r.fake.ServicePorts().Put(1, maps.ServicePort{Namespace: "shop", Service: "a", Proto: maps.TCP}),
 	)
 	if err != nil {
@@ -258,6 +281,7 @@ func TestReadReturnsWhatWasWritten(t *testing.T) {
 		ServicePorts: map[maps.ServicePortID]maps.ServicePort{1: {Namespace: "shop", Service: "a", Proto: maps.TCP}},
 		Backends:     map[maps.BackendID]maps.Backend{3: backend(maps.Active)},
 		Tables:       map[maps.Table][]maps.BackendID{table: {3, 3, 3, 3}},
+		SourceRanges: map[maps.SourceRange]struct{}{sourceRange(1): {}},
 	}
 	byValue := cmp.Options{
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),

@@ -37,11 +37,21 @@ type Config struct {
 	// NodePortCIDRs select the node's addresses that accept node ports; empty: all of them.
 	NodePortCIDRs []netip.Prefix
 	// NodeAddrs override the addresses of the Node object.
-	NodeAddrs       []netip.Addr
-	Sizes           maps.Sizes // zero fields: defaults
+	NodeAddrs []netip.Addr
+	// DetectLocal says where the ranges of pod addresses come from:
+	// DetectClusterCIDR or DetectNodeCIDR (kube-proxy's detectLocalMode).
+	DetectLocal     string
+	ClusterCIDRs    []netip.Prefix // for DetectClusterCIDR; masked
+	Sizes           maps.Sizes     // zero fields: defaults
 	LogLevel        slog.Level
 	MinSyncInterval time.Duration
 }
+
+// The values of Config.DetectLocal.
+const (
+	DetectClusterCIDR = "ClusterCIDR"
+	DetectNodeCIDR    = "NodeCIDR"
+)
 
 // Source is where Services and EndpointSlices come from. An empty Dir means
 // the Kubernetes API.

@@ -127,6 +127,10 @@ func general() []option {
 			set: each(func(c *Config) *[]netip.Prefix { return &c.NodePortCIDRs }, netip.ParsePrefix)},
 		{name: "node-addresses", list: true, allowed: "IP addresses", usage: "addresses of this node, instead of those of the Node object",
 			set: each(func(c *Config) *[]netip.Addr { return &c.NodeAddrs }, parseAddr)},
+		{name: "detect-local-mode", def: "ClusterCIDR", allowed: "ClusterCIDR, NodeCIDR", usage: "which addresses are those of pods: of --cluster-cidr, or of the Node object's podCIDRs",
+			set: choice(func(c *Config) *string { return &c.DetectLocal }, DetectClusterCIDR, DetectNodeCIDR)},
+		{name: "cluster-cidr", list: true, allowed: "CIDRs", usage: "ranges of pod addresses; none: no client is known to be a pod",
+			set: each(func(c *Config) *[]netip.Prefix { return &c.ClusterCIDRs }, netip.ParsePrefix)},
 		{name: "log-level", def: "info", allowed: "debug, info, warn, error", usage: "least severe messages that are logged", set: one(setLevel)},
 		{name: "min-sync-interval", def: "100ms", allowed: "a duration from 0 to 1m", usage: "how long a burst of changes is gathered", set: one(setInterval)},
 	}
@@ -136,6 +140,8 @@ func sizes() []option {
 	return []option{
 		{name: "max-flows", def: "0", allowed: allowedEntries, usage: "entries for flows, two per connection", set: entries(func(c *Config) *uint32 { return &c.Sizes.Flows })},
 		{name: "max-half-open", def: "0", allowed: allowedEntries, usage: "entries for TCP handshakes", set: entries(func(c *Config) *uint32 { return &c.Sizes.HalfOpen })},
+		{name: "max-affinity", def: "0", allowed: allowedEntries, usage: "clients that keep a backend, per service port", set: entries(func(c *Config) *uint32 { return &c.Sizes.Affinity })},
+		{name: "max-source-ranges", def: "0", allowed: allowedEntries, usage: "source ranges of load balancers, per service port", set: entries(func(c *Config) *uint32 { return &c.Sizes.SourceRanges })},
 		{name: "max-backends", def: "0", allowed: allowedEntries, usage: "backends", set: entries(func(c *Config) *uint32 { return &c.Sizes.Backends })},
 		{name: "max-frontends", def: "0", allowed: allowedEntries, usage: "frontends, and service ports", set: one(setFrontends)},
 		{name: "max-slots", def: "0", allowed: allowedEntries, usage: "slots of all lookup tables", set: entries(func(c *Config) *uint32 { return &c.Sizes.Slots })},

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -64,7 +65,7 @@ func (b *builder) build(ws []wanted) error {
 			return fmt.Errorf("plan service port %s: %w", w.name, err)
 		}
 	}
-	return b.checkFrontends()
+	return errors.Join(b.checkFrontends(), b.checkRanges())
 }
 
 // claim returns those of fs that nobody else has.
@@ -102,6 +103,22 @@ func (b *builder) checkFrontends() error {
 	return nil
 }
 
+// checkRanges refuses growth beyond the capacity. Ranges are put before others
+// are deleted, so what counts is both.
+func (b *builder) checkRanges() error {
+	before, added := b.old.ranges(), 0
+	for r := range b.next.ranges() {
+		if _, had := before[r]; !had {
+			added++
+		}
+	}
+	if total := b.ranges + added; added > 0 && uint64(total) > uint64(b.capacity.SourceRanges) {
+		return fmt.Errorf("put %d source ranges: %w: %d of %d are in use; raise --max-source-ranges",
+			added, ids.ErrFull, b.ranges, b.capacity.SourceRanges)
+	}
+	return nil
+}
+
 // port adds one service port to next.
 func (b *builder) port(w wanted) error {
 	id, err := b.portID(w.name)
@@ -114,7 +131,9 @@ func (b *builder) port(w wanted) error {
 			name: w.name, named: true,
 			frontends: make(map[maps.Frontend]maps.Service),
 			backends:  make(map[maps.BackendID]maps.Backend),
+			ranges:    w.ranges,
 		},
+		inCluster: addrs(w.choice.Cluster), inLocal: addrs(w.choice.Local),
 		tables: make(map[tableKey]maps.Table),
 	}
 	b.next.ports[id] = pb.port
@@ -140,6 +159,16 @@ type portBuilder struct {
 	old    *port // nil: there was none
 	port   *port
 	tables map[tableKey]maps.Table
+	// inCluster and inLocal are the candidates of the two policies.
+	inCluster, inLocal map[netip.AddrPort]struct{}
+}
+
+func addrs(eps []service.Endpoint) map[netip.AddrPort]struct{} {
+	set := make(map[netip.AddrPort]struct{}, len(eps))
+	for _, e := range eps {
+		set[e.Addr] = struct{}{}
+	}
+	return set
 }
 
 // tableKey names a table of a service port.
@@ -149,19 +178,22 @@ type tableKey struct {
 
 func (b *portBuilder) fill(w wanted) error {
 	for _, f := range w.internal {
-		t, err := b.table(w, w.internalLocal, f.Addr)
-		if err != nil {
+		v := b.service(w, f)
+		v.InternalLocal = w.choice.InternalLocal
+		var err error
+		if v.Cluster, err = b.table(w, v.InternalLocal, f.Addr); err != nil {
 			return err
 		}
-		b.port.frontends[f] = maps.Service{ServicePort: b.id, Cluster: t}
+		b.port.frontends[f] = v
 	}
 	for _, f := range w.external {
-		v := maps.Service{ServicePort: b.id, ExternalLocal: w.externalLocal}
+		v := b.service(w, f)
+		v.ExternalLocal, v.Restricted = w.choice.ExternalLocal, w.restricted(f.Addr)
 		var err error
 		if v.Cluster, err = b.table(w, false, f.Addr); err != nil {
 			return err
 		}
-		if w.externalLocal {
+		if v.ExternalLocal {
 			if v.Local, err = b.table(w, true, f.Addr); err != nil {
 				return err
 			}
@@ -170,6 +202,13 @@ func (b *portBuilder) fill(w wanted) error {
 	}
 	b.drain(w.choice.All)
 	return nil
+}
+
+// service is what all frontends of the service port have in common.
+func (b *portBuilder) service(w wanted, f maps.Frontend) maps.Service {
+	return maps.Service{
+		ServicePort: b.id, Affinity: w.affinity, HasEndpoints: w.choice.HasAny(f.Addr.Is4()),
+	}
 }
 
 // table returns the table of the local or cluster candidates of the family of
@@ -234,9 +273,12 @@ func (b *portBuilder) key(e service.Endpoint) ids.BackendKey {
 }
 
 func (b *portBuilder) backend(e service.Endpoint, generation uint32, state maps.State) maps.Backend {
+	_, inCluster := b.inCluster[e.Addr]
+	_, inLocal := b.inLocal[e.Addr]
 	return maps.Backend{
 		Addr: e.Addr, State: state, Generation: generation, ServicePort: b.id,
-		Local: endpoints.IsLocal(e, b.in.NodeName),
+		Local:     endpoints.IsLocal(e, b.in.NodeName),
+		InCluster: inCluster, InLocal: inLocal,
 	}
 }
 

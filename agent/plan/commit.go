@@ -18,6 +18,7 @@ func (r *round) commit(name service.Name, next *owned, writes []TableWrite) {
 	r.commitPorts(name, old, next)
 	r.commitBackends(name, old, next)
 	r.commitRegions(old, next, writes)
+	r.commitRanges(name, old, next)
 	free := r.commitFrontends(name, old, next)
 
 	r.unwait(name, old.lost)
@@ -48,7 +49,7 @@ func (r *round) commitBackends(name service.Name, old, next *owned) {
 	for id, v := range before {
 		if _, stays := after[id]; !stays {
 			gone := v
-			gone.State = maps.Gone
+			gone.State, gone.InCluster, gone.InLocal = maps.Gone, false, false
 			record(r.journal.backends, id, entry[maps.Backend]{v, name, true}, entry[maps.Backend]{gone, name, true})
 			r.retired[id] = struct{}{}
 		}
@@ -81,6 +82,23 @@ func (r *round) commitRegions(old, next *owned, writes []TableWrite) {
 	}
 }
 
+func (r *round) commitRanges(name service.Name, old, next *owned) {
+	before, after := old.ranges(), next.ranges()
+	yes, no := entry[struct{}]{owner: name, ok: true}, entry[struct{}]{owner: name}
+	for s := range before {
+		if _, stays := after[s]; !stays {
+			record(r.journal.ranges, s, yes, no)
+			r.leaving++
+		}
+	}
+	for s := range after {
+		if _, had := before[s]; !had {
+			record(r.journal.ranges, s, no, yes)
+			r.Planner.ranges++
+		}
+	}
+}
+
 // commitFrontends returns the frontends that are nobody's now, sorted.
 func (r *round) commitFrontends(name service.Name, old, next *owned) []maps.Frontend {
 	before, after := old.frontends(), next.frontends()
@@ -108,6 +126,17 @@ func (o *owned) frontends() map[maps.Frontend]maps.Service {
 	for _, pt := range o.ports {
 		for f, v := range pt.frontends {
 			all[f] = v
+		}
+	}
+	return all
+}
+
+// ranges returns the source ranges of all ports.
+func (o *owned) ranges() map[maps.SourceRange]struct{} {
+	all := make(map[maps.SourceRange]struct{})
+	for id, pt := range o.ports {
+		for p := range pt.ranges {
+			all[maps.SourceRange{ServicePort: id, Prefix: p}] = struct{}{}
 		}
 	}
 	return all

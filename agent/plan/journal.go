@@ -33,6 +33,7 @@ type journal struct {
 	ports     map[maps.ServicePortID]change[maps.ServicePort]
 	backends  map[maps.BackendID]change[maps.Backend]
 	tables    map[maps.Table]TableWrite
+	ranges    map[maps.SourceRange]change[struct{}]
 }
 
 func newJournal() journal {
@@ -41,6 +42,7 @@ func newJournal() journal {
 		ports:     make(map[maps.ServicePortID]change[maps.ServicePort]),
 		backends:  make(map[maps.BackendID]change[maps.Backend]),
 		tables:    make(map[maps.Table]TableWrite),
+		ranges:    make(map[maps.SourceRange]change[struct{}]),
 	}
 }
 
@@ -57,6 +59,7 @@ func (j *journal) plan() Plan {
 	j.planFrontends(&p)
 	j.planPorts(&p)
 	j.planBackends(&p)
+	j.planRanges(&p)
 	p.WriteTables = slices.SortedFunc(stdmaps.Values(j.tables), func(a, b TableWrite) int {
 		return cmp.Or(a.Service.Compare(b.Service), cmp.Compare(a.Table.Offset, b.Table.Offset))
 	})
@@ -101,6 +104,23 @@ func (j *journal) planPorts(p *Plan) {
 	slices.SortFunc(p.PutServicePorts, func(a, b ServicePortPut) int {
 		return cmp.Or(a.Service.Compare(b.Service), cmp.Compare(a.ID, b.ID))
 	})
+}
+
+func (j *journal) planRanges(p *Plan) {
+	for r, c := range j.ranges {
+		switch {
+		case c.none():
+		case c.after.ok:
+			p.PutRanges = append(p.PutRanges, RangeWrite{Service: c.after.owner, Range: r})
+		default:
+			p.DeleteRanges = append(p.DeleteRanges, RangeWrite{Service: c.before.owner, Range: r})
+		}
+	}
+	order := func(a, b RangeWrite) int {
+		return cmp.Or(a.Service.Compare(b.Service), a.Range.Compare(b.Range))
+	}
+	slices.SortFunc(p.PutRanges, order)
+	slices.SortFunc(p.DeleteRanges, order)
 }
 
 func (j *journal) planBackends(p *Plan) {

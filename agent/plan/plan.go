@@ -7,9 +7,10 @@
 //
 //   - remove what points: frontends nobody claims any more;
 //   - write what is pointed at: service ports, backends, then tables, each
-//     into a fresh region of slots;
+//     into a fresh region of slots, and the source ranges that let clients in;
 //   - flip what points: each frontend by one atomic replacement of its value;
-//   - retire: backends that left become gone, unused names are deleted;
+//   - retire: backends that left become gone, ranges and names nobody uses any
+//     more are deleted;
 //   - after a grace period, in a later plan, reuse what nothing points at.
 //
 // The invariant, true after every prefix of a plan, also when writes fail: each
@@ -41,8 +42,10 @@ type Plan struct {
 	PutServicePorts    []ServicePortPut
 	PutBackends        []BackendPut
 	WriteTables        []TableWrite
+	PutRanges          []RangeWrite
 	PutFrontends       []FrontendPut
 	RetireBackends     []BackendPut
+	DeleteRanges       []RangeWrite
 	DeleteServicePorts []ServicePortDelete
 }
 
@@ -73,6 +76,13 @@ type TableWrite struct {
 	Slots   []maps.BackendID
 }
 
+// RangeWrite puts or deletes a source range. While ranges change, clients of the
+// old ones and of the new ones are let in.
+type RangeWrite struct {
+	Service service.Name
+	Range   maps.SourceRange
+}
+
 // FrontendPut replaces the value of a frontend.
 type FrontendPut struct {
 	Service service.Name
@@ -93,7 +103,8 @@ type ServicePortDelete struct {
 // Len returns the number of writes.
 func (p Plan) Len() int {
 	return len(p.DeleteFrontends) + len(p.PutServicePorts) + len(p.PutBackends) + len(p.WriteTables) +
-		len(p.PutFrontends) + len(p.RetireBackends) + len(p.DeleteServicePorts)
+		len(p.PutRanges) + len(p.PutFrontends) + len(p.RetireBackends) + len(p.DeleteRanges) +
+		len(p.DeleteServicePorts)
 }
 
 // Empty reports whether there is nothing to write.
@@ -114,11 +125,17 @@ func (p Plan) String() string {
 	for _, op := range p.WriteTables {
 		fmt.Fprintf(&b, "write table %s %s for %s\n", op.Table, shares(op.Slots), op.Service)
 	}
+	for _, op := range p.PutRanges {
+		writeRange(&b, "put", op)
+	}
 	for _, op := range p.PutFrontends {
 		writeFrontend(&b, op)
 	}
 	for _, op := range p.RetireBackends {
 		writeBackend(&b, "retire", op)
+	}
+	for _, op := range p.DeleteRanges {
+		writeRange(&b, "delete", op)
 	}
 	for _, op := range p.DeleteServicePorts {
 		fmt.Fprintf(&b, "delete service port %d for %s\n", op.ID, op.Service)
@@ -133,6 +150,10 @@ func writeBackend(w io.Writer, verb string, op BackendPut) {
 	}
 	fmt.Fprintf(w, "%s backend %d %s %s%s generation=%d port=%d for %s\n", verb, op.ID, op.Backend.Addr,
 		op.Backend.State, local, op.Backend.Generation, op.Backend.ServicePort, op.Service)
+}
+
+func writeRange(w io.Writer, verb string, op RangeWrite) {
+	fmt.Fprintf(w, "%s source range %s port=%d for %s\n", verb, op.Range.Prefix, op.Range.ServicePort, op.Service)
 }
 
 func writeFrontend(w io.Writer, op FrontendPut) {

@@ -18,7 +18,7 @@ const (
 )
 
 // roomy is enough for every history.
-var roomy = plan.Capacities{Frontends: 1 << 10, ServicePorts: 1 << 10, Backends: 1 << 10, Slots: 1 << 18}
+var roomy = plan.Capacities{Frontends: 1 << 10, ServicePorts: 1 << 10, Backends: 1 << 10, Slots: 1 << 18, SourceRanges: 1 << 10}
 
 // world is a random cluster, the maps of one of its nodes, and their planner.
 type world struct {

@@ -2,6 +2,7 @@ package plan
 
 import (
 	stdmaps "maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -32,6 +33,9 @@ type Planner struct {
 	released []maps.Table
 	retired  map[maps.BackendID]struct{}
 	dropped  map[maps.ServicePortID]struct{}
+	leaving  int // source ranges
+	// ranges is how many source ranges the map holds with those leaving.
+	ranges int
 	// unclear are regions that several service ports point at, or that are not
 	// within the map: nobody may write them.
 	unclear []maps.Table
@@ -54,6 +58,7 @@ type port struct {
 	frontends map[maps.Frontend]maps.Service
 	backends  map[maps.BackendID]maps.Backend // active and draining ones
 	regions   []table
+	ranges    map[netip.Prefix]struct{} // clients of restricted frontends
 }
 
 // table is a region and what is in it.
@@ -98,6 +103,7 @@ func (p *Planner) settle(now time.Time) {
 		p.portIDs.Release(id)
 	}
 	clear(p.dropped)
+	p.ranges, p.leaving = p.ranges-p.leaving, 0
 }
 
 // wait registers name as claimant of frontends that belong to others.

@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	stdmaps "maps"
+	"net/netip"
 	"slices"
 
 	"github.com/ebb-lb/ebb/agent/ids"
@@ -32,6 +33,7 @@ func New(capacity Capacities, have State) *Planner {
 	s.seedPorts()
 	s.seedBackends()
 	s.seedFrontends()
+	s.seedRanges()
 	s.seedRegions()
 	return p
 }
@@ -89,6 +91,7 @@ func (s *seeder) port(id maps.ServicePortID) *port {
 		name: name, named: named,
 		frontends: make(map[maps.Frontend]maps.Service),
 		backends:  make(map[maps.BackendID]maps.Backend),
+		ranges:    make(map[netip.Prefix]struct{}),
 	}
 	s.ports[id] = pt
 	owner := serviceOf(pt)
@@ -140,6 +143,17 @@ func (s *seeder) seedFrontends() {
 			s.portIDs.Hold(v.ServicePort)
 		}
 	}
+}
+
+func (s *seeder) seedRanges() {
+	for r := range s.have.SourceRanges {
+		pt := s.port(r.ServicePort)
+		pt.ranges[r.Prefix] = struct{}{}
+		if !pt.named {
+			s.portIDs.Hold(r.ServicePort)
+		}
+	}
+	s.ranges = len(s.have.SourceRanges)
 }
 
 // claim is one port's use of a region.

@@ -10,7 +10,7 @@ import (
 
 // Capacities is how many entries each map has room for.
 type Capacities struct {
-	Frontends, ServicePorts, Backends, Slots uint32
+	Frontends, ServicePorts, Backends, Slots, SourceRanges uint32
 }
 
 // State is the content of the maps. Tables holds the tables the frontends
@@ -20,6 +20,7 @@ type State struct {
 	ServicePorts map[maps.ServicePortID]maps.ServicePort
 	Backends     map[maps.BackendID]maps.Backend
 	Tables       map[maps.Table][]maps.BackendID
+	SourceRanges map[maps.SourceRange]struct{}
 }
 
 // Input is what a plan is made from.

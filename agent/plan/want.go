@@ -3,6 +3,7 @@ package plan
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/ebb-lb/ebb/agent/endpoints"
 	"github.com/ebb-lb/ebb/agent/service"
@@ -11,10 +12,12 @@ import (
 
 // wanted is what a service port should have in the maps, before numbers.
 type wanted struct {
-	name          maps.ServicePort
-	choice        endpoints.Choice
-	internalLocal bool
-	externalLocal bool
+	name     maps.ServicePort
+	choice   endpoints.Choice
+	affinity time.Duration
+	// ranges are who may use the restricted frontends.
+	ranges     map[netip.Prefix]struct{}
+	restricted func(netip.Addr) bool
 	// internal are the ClusterIPs, external everything else.
 	internal, external []maps.Frontend
 }
@@ -33,13 +36,38 @@ func want(v service.View, in Input) []wanted {
 			choice: endpoints.Choose(endpoints.Inputs{
 				Service: v.Service, Port: p, Endpoints: v.Endpoints[p.PortKey], NodeName: in.NodeName,
 			}),
-			internalLocal: v.Service.InternalPolicy == service.Local,
-			externalLocal: v.Service.ExternalPolicy == service.Local,
+			affinity:   v.Service.AffinityTimeout,
+			restricted: restricted(v.Service),
 		}
 		w.internal, w.external = frontends(v.Service, p, in.NodePortAddrs)
+		if slices.ContainsFunc(w.external, func(f maps.Frontend) bool { return w.restricted(f.Addr) }) {
+			w.ranges = sourceRanges(v.Service)
+		}
 		ws = append(ws, w)
 	}
 	return ws
+}
+
+// restricted tells which addresses of svc are for its source ranges only: those
+// of load balancers. Node ports and external IPs are for everybody.
+func restricted(svc *service.Service) func(netip.Addr) bool {
+	_, v4 := svc.SourceRanges(true)
+	_, v6 := svc.SourceRanges(false)
+	return func(a netip.Addr) bool {
+		return (a.Is4() && v4 || a.Is6() && v6) && slices.Contains(svc.LoadBalancerIPs, a)
+	}
+}
+
+// sourceRanges returns the ranges of those families that are restricted.
+func sourceRanges(svc *service.Service) map[netip.Prefix]struct{} {
+	all := make(map[netip.Prefix]struct{})
+	for _, v4 := range []bool{true, false} {
+		ranges, _ := svc.SourceRanges(v4)
+		for _, r := range ranges {
+			all[r.Masked()] = struct{}{}
+		}
+	}
+	return all
 }
 
 // frontends returns what clients dial to reach p. Addresses of a family in

@@ -35,6 +35,9 @@ type Config struct {
 	// NodePortCIDRs select the node's addresses that accept node ports; empty:
 	// all of them.
 	NodePortCIDRs []netip.Prefix
+	// PodCIDRs tells by which ranges pods are known, on a node such as this; nil:
+	// the map of them is left alone.
+	PodCIDRs func(service.Node) []netip.Prefix
 	// MinInterval is the shortest time between two syncs.
 	MinInterval time.Duration
 	Capacities  plan.Capacities
@@ -46,11 +49,19 @@ type Runtime interface {
 	Put(maps.Runtime) error
 }
 
+// PodCIDRs is the map of the ranges by which pods are known.
+type PodCIDRs interface {
+	Put(netip.Prefix) error
+	Delete(netip.Prefix) error
+	All() (map[netip.Prefix]struct{}, error)
+}
+
 // Parts is what the loop reads from, writes to, and tells. All are needed.
 type Parts struct {
-	Store   *service.Store
-	Maps    apply.Targets
-	Runtime Runtime
+	Store    *service.Store
+	Maps     apply.Targets
+	Runtime  Runtime
+	PodCIDRs PodCIDRs
 	// Attach brings programs onto the uplinks there are now, on a node with
 	// these addresses.
 	Attach func(nodeAddrs []netip.Addr) error
@@ -161,7 +172,7 @@ func (l *Loop) sync(ch service.Changes) error {
 			ch = l.take() // with all that was taken before, or newer
 			l.adopt(ch.Node)
 		}
-		if err := l.setRuntime(); err != nil {
+		if err := errors.Join(l.setRuntime(), l.setPodCIDRs()); err != nil {
 			return l.again(err)
 		}
 		l.attach()
@@ -241,6 +252,31 @@ func (l *Loop) setRuntime() error {
 		return err
 	}
 	return l.parts.Runtime.Put(want)
+}
+
+// setPodCIDRs writes by which ranges pods are known; first those to come, so that
+// no pod is taken for a stranger meanwhile.
+func (l *Loop) setPodCIDRs() error {
+	if l.cfg.PodCIDRs == nil {
+		return nil
+	}
+	have, err := l.parts.PodCIDRs.All()
+	if err != nil {
+		return err
+	}
+	want := make(map[netip.Prefix]struct{})
+	for _, p := range l.cfg.PodCIDRs(l.node) {
+		want[p.Masked()] = struct{}{}
+		if _, ok := have[p.Masked()]; !ok {
+			err = errors.Join(err, l.parts.PodCIDRs.Put(p.Masked()))
+		}
+	}
+	for p := range have {
+		if _, ok := want[p]; !ok {
+			err = errors.Join(err, l.parts.PodCIDRs.Delete(p))
+		}
+	}
+	return err
 }
 
 // nodePortAddrs are the node's addresses that accept node ports.

@@ -17,12 +17,12 @@ import (
 func newTestLoop(t *testing.T, fake *mapstest.Fake, store *service.Store) *Loop {
 	t.Helper()
 	l, err := New(Config{
-		Capacities: plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12},
+		Capacities: plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12, SourceRanges: 64},
 	}, Parts{
 		Store: store, Log: slog.New(slog.DiscardHandler),
 		Maps: apply.Targets{
 			Frontends: fake.Frontends(), ServicePorts: fake.ServicePorts(),
-			Backends: fake.Backends(), Slots: fake.Slots(),
+			Backends: fake.Backends(), Slots: fake.Slots(), SourceRanges: fake.SourceRanges(),
 		},
 	})
 	if err != nil {
@@ -32,7 +32,7 @@ func newTestLoop(t *testing.T, fake *mapstest.Fake, store *service.Store) *Loop 
 }
 
 func newFake() *mapstest.Fake {
-	return mapstest.New(maps.Sizes{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12, Flows: 1, HalfOpen: 1})
+	return mapstest.New(maps.Sizes{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12, Flows: 1, HalfOpen: 1, SourceRanges: 64})
 }
 
 func put(store *service.Store, name, clusterIP string) {

@@ -1,6 +1,11 @@
 package mapstest
 
-import "github.com/ebb-lb/ebb/maps"
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/ebb-lb/ebb/maps"
+)
 
 // Frontends stands for maps.Frontends.
 type Frontends struct{ f *Fake }
@@ -8,7 +13,7 @@ type Frontends struct{ f *Fake }
 // Put behaves as maps.Frontends.Put.
 func (a Frontends) Put(k maps.Frontend, s maps.Service) error {
 	return wrap(a.f.write(func() (bool, error) {
-		if err := k.Validate(); err != nil {
+		if err := errors.Join(k.Validate(), s.Validate()); err != nil {
 			return false, err
 		}
 		return a.f.frontends.put(k, s)
@@ -102,6 +107,57 @@ func (a Slots) Read(t maps.Table) ([]maps.BackendID, error) {
 	a.f.mu.Lock()
 	defer a.f.mu.Unlock()
 	return a.f.readTable(t)
+}
+
+// SourceRanges stands for maps.SourceRanges.
+type SourceRanges struct{ f *Fake }
+
+// Put behaves as maps.SourceRanges.Put.
+func (a SourceRanges) Put(r maps.SourceRange) error {
+	return wrap(a.f.write(func() (bool, error) {
+		if err := r.Validate(); err != nil {
+			return false, err
+		}
+		return a.f.sourceRanges.put(r, struct{}{})
+	}), "put source range %s", r.Prefix)
+}
+
+// Delete behaves as maps.SourceRanges.Delete.
+func (a SourceRanges) Delete(r maps.SourceRange) error {
+	return wrap(a.f.write(func() (bool, error) { return a.f.sourceRanges.del(r) }),
+		"delete source range %s", r.Prefix)
+}
+
+// All behaves as maps.SourceRanges.All.
+func (a SourceRanges) All() (map[maps.SourceRange]struct{}, error) {
+	a.f.mu.Lock()
+	defer a.f.mu.Unlock()
+	return a.f.sourceRanges.all(), nil
+}
+
+// PodCIDRs stands for maps.PodCIDRs.
+type PodCIDRs struct{ f *Fake }
+
+// Put behaves as maps.PodCIDRs.Put.
+func (a PodCIDRs) Put(p netip.Prefix) error {
+	return wrap(a.f.write(func() (bool, error) {
+		if err := (maps.SourceRange{Prefix: p}).Validate(); err != nil {
+			return false, err
+		}
+		return a.f.podCIDRs.put(p, struct{}{})
+	}), "put pod range %s", p)
+}
+
+// Delete behaves as maps.PodCIDRs.Delete.
+func (a PodCIDRs) Delete(p netip.Prefix) error {
+	return wrap(a.f.write(func() (bool, error) { return a.f.podCIDRs.del(p) }), "delete pod range %s", p)
+}
+
+// All behaves as maps.PodCIDRs.All.
+func (a PodCIDRs) All() (map[netip.Prefix]struct{}, error) {
+	a.f.mu.Lock()
+	defer a.f.mu.Unlock()
+	return a.f.podCIDRs.all(), nil
 }
 
 // RuntimeValues stands for maps.RuntimeValues.

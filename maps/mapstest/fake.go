@@ -5,13 +5,17 @@
 package mapstest
 
 import (
+	"net/netip"
 	"sync"
 
 	"github.com/ebb-lb/ebb/maps"
 )
 
-// MaxDevices is how many devices a Fake has room for, as the real map.
-const MaxDevices = 1024
+// MaxDevices and MaxPodCIDRs are what a Fake has room for, as the real maps.
+const (
+	MaxDevices  = 1024
+	MaxPodCIDRs = 1024
+)
 
 // Fake has the accessors of maps.Set. It is safe for concurrent use. A write
 // either happens as a whole or fails and changes nothing.
@@ -20,6 +24,8 @@ type Fake struct {
 	frontends    *hash[maps.Frontend, maps.Service]
 	servicePorts *hash[maps.ServicePortID, maps.ServicePort]
 	devices      *hash[uint32, maps.Device]
+	sourceRanges *hash[maps.SourceRange, struct{}]
+	podCIDRs     *hash[netip.Prefix, struct{}]
 	backends     []maps.Backend
 	slots        []maps.BackendID
 	runtime      maps.Runtime
@@ -35,6 +41,8 @@ func New(sizes maps.Sizes) *Fake {
 		frontends:    newHash[maps.Frontend, maps.Service](sizes.Frontends),
 		servicePorts: newHash[maps.ServicePortID, maps.ServicePort](sizes.ServicePorts),
 		devices:      newHash[uint32, maps.Device](MaxDevices),
+		sourceRanges: newHash[maps.SourceRange, struct{}](sizes.SourceRanges),
+		podCIDRs:     newHash[netip.Prefix, struct{}](MaxPodCIDRs),
 		backends:     make([]maps.Backend, sizes.Backends),
 		slots:        make([]maps.BackendID, sizes.Slots),
 		flows:        newLRU(sizes.Flows),
@@ -90,6 +98,16 @@ func (f *Fake) Runtime() RuntimeValues { return RuntimeValues{f} }
 // Devices stands for maps.Set.Devices.
 func (f *Fake) Devices() Devices { return Devices{f} }
 
+// SourceRanges stands for maps.Set.SourceRanges.
+func (f *Fake) SourceRanges() SourceRanges { return SourceRanges{f} }
+
+// PodCIDRs stands for maps.Set.PodCIDRs.
+func (f *Fake) PodCIDRs() PodCIDRs { return PodCIDRs{f} }
+
+// EachAffinity stands for maps.Set.EachAffinity. Only the datapath makes
+// clients keep their backends: there are none.
+func (f *Fake) EachAffinity(func(maps.AffinityKey, maps.Affinity) bool) error { return nil }
+
 // EachFlow stands for maps.Set.EachFlow.
 func (f *Fake) EachFlow(fn func(maps.FlowKey, maps.Flow) bool) error { return f.Flows().Each(fn) }
 
@@ -108,6 +126,8 @@ func (f *Fake) Contents() (maps.Contents, error) {
 		Backends:     f.usedBackends(),
 		Runtime:      f.runtime,
 		Devices:      f.devices.all(),
+		SourceRanges: f.sourceRanges.all(),
+		PodCIDRs:     f.podCIDRs.all(),
 	}
 	var err error
 	if c.Tables, err = maps.ReadTables(c.Frontends, f.readTable); err != nil {

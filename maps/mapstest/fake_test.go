@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	sizes = maps.Sizes{Frontends: 4, ServicePorts: 4, Backends: 8, Slots: 64, Flows: 4, HalfOpen: 4}
+	sizes = maps.Sizes{Frontends: 4, ServicePorts: 4, Backends: 8, Slots: 64, Flows: 4, HalfOpen: 4, Affinity: 4, SourceRanges: 4}
 	web   = maps.Frontend{Addr: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: maps.TCP}
 	port  = maps.ServicePort{Namespace: "default", Service: "web", Proto: maps.TCP}
 )

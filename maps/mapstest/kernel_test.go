@@ -60,6 +60,16 @@ type access struct {
 		Delete(uint32) error
 		All() (map[uint32]maps.Device, error)
 	}
+	ranges interface {
+		Put(maps.SourceRange) error
+		Delete(maps.SourceRange) error
+		All() (map[maps.SourceRange]struct{}, error)
+	}
+	pods interface {
+		Put(netip.Prefix) error
+		Delete(netip.Prefix) error
+		All() (map[netip.Prefix]struct{}, error)
+	}
 	flows, halfOpen flowMap
 	reader          maps.Reader
 	writes          func() uint64
@@ -67,12 +77,12 @@ type access struct {
 
 func ofFake(f *mapstest.Fake) access {
 	return access{f.Frontends(), f.ServicePorts(), f.Backends(), f.Slots(), f.Runtime(), f.Devices(),
-		f.Flows(), f.HalfOpen(), f, f.Writes}
+		f.SourceRanges(), f.PodCIDRs(), f.Flows(), f.HalfOpen(), f, f.Writes}
 }
 
 func ofSet(s *maps.Set) access {
 	return access{s.Frontends(), s.ServicePorts(), s.Backends(), s.Slots(), s.Runtime(), s.Devices(),
-		s.Flows(), s.HalfOpen(), s, s.Writes}
+		s.SourceRanges(), s.PodCIDRs(), s.Flows(), s.HalfOpen(), s, s.Writes}
 }
 
 // step is one operation, with random arguments chosen beforehand, and what it
@@ -90,7 +100,12 @@ func randomStep(r *rand.Rand) step {
 	table := maps.Table{Offset: uint32(r.IntN(70)), Length: uint32(r.IntN(8))}
 	key := maps.FlowKey{Src: netip.AddrPortFrom(anyAddr(r), 1), Dst: netip.AddrPortFrom(anyAddr(r), 2), Proto: maps.UDP}
 	flow := maps.Flow{Src: key.Dst, Dst: key.Src, Backend: id, Since: 5}
-	switch r.IntN(14) {
+	prefix := netip.PrefixFrom(anyAddr(r), r.IntN(40)).Masked()
+	if r.IntN(8) == 0 {
+		prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, 1}), 24)
+	}
+	rng := maps.SourceRange{ServicePort: maps.ServicePortID(n % 2), Prefix: prefix}
+	switch r.IntN(18) {
 	case 0, 1, 2:
 		svc := maps.Service{ServicePort: maps.ServicePortID(n), Cluster: table}
 		return step{fmt.Sprint("put frontend ", front, svc), func(a access) (any, error) { return nil, a.frontends.Put(front, svc) }}
@@ -127,6 +142,14 @@ func randomStep(r *rand.Rand) step {
 		return step{fmt.Sprint("put flow ", key, flow), func(a access) (any, error) {
 			return nil, errors.Join(a.flows.Put(key, flow), a.halfOpen.Put(key, flow))
 		}}
+	case 13, 14:
+		return step{fmt.Sprint("put ranges ", rng), func(a access) (any, error) {
+			return nil, errors.Join(a.ranges.Put(rng), a.pods.Put(rng.Prefix))
+		}}
+	case 15, 16:
+		return step{fmt.Sprint("delete ranges ", rng), func(a access) (any, error) {
+			return nil, errors.Join(a.ranges.Delete(rng), a.pods.Delete(rng.Prefix))
+		}}
 	default:
 		return step{fmt.Sprint("look up and delete flow ", key), func(a access) (any, error) {
 			f, ok, err := a.halfOpen.Lookup(key)
@@ -155,7 +178,7 @@ func TestAFakeBehavesAsTheKernel(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to create BPF maps")
 	}
-	small := maps.Sizes{Frontends: 4, ServicePorts: 4, Backends: 8, Slots: 64, Flows: 1024, HalfOpen: 1024}
+	small := maps.Sizes{Frontends: 4, ServicePorts: 4, Backends: 8, Slots: 64, Flows: 1024, HalfOpen: 1024, Affinity: 64, SourceRanges: 4}
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			set, err := maps.Create(small)
@@ -208,6 +231,8 @@ type everything struct {
 	Backends        map[maps.BackendID]maps.Backend
 	Runtime         maps.Runtime
 	Devices         map[uint32]maps.Device
+	Ranges          map[maps.SourceRange]struct{}
+	Pods            map[netip.Prefix]struct{}
 	Flows, HalfOpen map[maps.FlowKey]maps.Flow
 	Capacity        [2]uint32
 	Contents        maps.Contents
@@ -220,7 +245,7 @@ func readAll(t *testing.T, a access) everything {
 		Capacity: [2]uint32{a.backends.Capacity(), a.slots.Capacity()},
 		Flows:    map[maps.FlowKey]maps.Flow{}, HalfOpen: map[maps.FlowKey]maps.Flow{},
 	}
-	var errs [7]error
+	var errs [9]error
 	out.Frontends, errs[0] = a.frontends.All()
 	out.ServicePorts, errs[1] = a.servicePorts.All()
 	out.Backends, errs[2] = a.backends.All()
@@ -228,6 +253,8 @@ func readAll(t *testing.T, a access) everything {
 	out.Devices, errs[4] = a.devices.All()
 	errs[5] = a.flows.Each(func(k maps.FlowKey, f maps.Flow) bool { out.Flows[k] = f; return true })
 	errs[6] = a.reader.EachHalfOpen(func(k maps.FlowKey, f maps.Flow) bool { out.HalfOpen[k] = f; return true })
+	out.Ranges, errs[7] = a.ranges.All()
+	out.Pods, errs[8] = a.pods.All()
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	FloorMapAffinity           = "affinity"
 	FloorMapBackendRoutes      = "backend_routes"
 	FloorMapBackendStats       = "backend_stats"
 	FloorMapBackends           = "backends"
@@ -29,9 +30,11 @@ const (
 	FloorMapIdeal16            = "ideal16"
 	FloorMapIdeal4             = "ideal4"
 	FloorMapIdealNew           = "ideal_new"
+	FloorMapPodCidrs           = "pod_cidrs"
 	FloorMapRuntime            = "runtime"
 	FloorMapServicePorts       = "service_ports"
 	FloorMapSlots              = "slots"
+	FloorMapSourceRanges       = "source_ranges"
 	FloorMapTargetTc           = "target_tc"
 	FloorMapTargetXdp          = "target_xdp"
 	FloorMapWrap               = "wrap"
@@ -108,6 +111,7 @@ type FloorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorMapSpecs struct {
+	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
 	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
@@ -121,9 +125,11 @@ type FloorMapSpecs struct {
 	Ideal16       *ebpf.MapSpec `ebpf:"ideal16"`
 	Ideal4        *ebpf.MapSpec `ebpf:"ideal4"`
 	IdealNew      *ebpf.MapSpec `ebpf:"ideal_new"`
+	PodCidrs      *ebpf.MapSpec `ebpf:"pod_cidrs"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
+	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 	TargetTc      *ebpf.MapSpec `ebpf:"target_tc"`
 	TargetXdp     *ebpf.MapSpec `ebpf:"target_xdp"`
 	Wrap          *ebpf.MapSpec `ebpf:"wrap"`
@@ -160,6 +166,7 @@ func (o *FloorObjects) Close() error {
 //
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorMaps struct {
+	Affinity      *ebpf.Map `ebpf:"affinity"`
 	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
 	Backends      *ebpf.Map `ebpf:"backends"`
@@ -173,9 +180,11 @@ type FloorMaps struct {
 	Ideal16       *ebpf.Map `ebpf:"ideal16"`
 	Ideal4        *ebpf.Map `ebpf:"ideal4"`
 	IdealNew      *ebpf.Map `ebpf:"ideal_new"`
+	PodCidrs      *ebpf.Map `ebpf:"pod_cidrs"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
+	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 	TargetTc      *ebpf.Map `ebpf:"target_tc"`
 	TargetXdp     *ebpf.Map `ebpf:"target_xdp"`
 	Wrap          *ebpf.Map `ebpf:"wrap"`
@@ -183,6 +192,7 @@ type FloorMaps struct {
 
 func (m *FloorMaps) Close() error {
 	return _FloorClose(
+		m.Affinity,
 		m.BackendRoutes,
 		m.BackendStats,
 		m.Backends,
@@ -196,9 +206,11 @@ func (m *FloorMaps) Close() error {
 		m.Ideal16,
 		m.Ideal4,
 		m.IdealNew,
+		m.PodCidrs,
 		m.Runtime,
 		m.ServicePorts,
 		m.Slots,
+		m.SourceRanges,
 		m.TargetTc,
 		m.TargetXdp,
 		m.Wrap,

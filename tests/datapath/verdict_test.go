@@ -74,6 +74,14 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 		in.TTL = 1
 		return c.run(c.hook, in)
 	},
+	maps.VerdictNoEndpoints: func(c *conversation) rig.Result {
+		c.putService(func(s *maps.Service) { s.Cluster, s.HasEndpoints = maps.Table{}, false })
+		return c.run(c.hook, c.first())
+	},
+	maps.VerdictSourceRange: func(c *conversation) rig.Result {
+		c.putService(func(s *maps.Service) { s.Restricted = true })
+		return c.run(c.hook, c.first())
+	},
 	maps.VerdictLateAnswer: func(c *conversation) rig.Result {
 		c = c.place(true)
 		c.forward(packet.SYN, "")

@@ -123,7 +123,7 @@ func (r *Rig) Close() error {
 func nodeAddresses() maps.Runtime { return maps.Runtime{SNAT4: Node4, SNAT6: Node6} }
 
 func (c Config) sizes() maps.Sizes {
-	s := maps.Sizes{Frontends: 1024, ServicePorts: 1024, Backends: 1024, Slots: 1 << 16, Flows: 1 << 14, HalfOpen: 1 << 12}
+	s := maps.Sizes{Frontends: 1024, ServicePorts: 1024, Backends: 1024, Slots: 1 << 16, Flows: 1 << 14, HalfOpen: 1 << 12, Affinity: 1 << 10, SourceRanges: 1 << 10}
 	if c.Sizes.Flows != 0 {
 		s.Flows = c.Sizes.Flows
 	}
@@ -161,9 +161,29 @@ func (r *Rig) Reset(tb testing.TB) {
 		r.must(tb, r.Set.Devices().Delete(d))
 	}
 	r.ResetFlows(tb)
+	r.resetClients(tb)
 	r.must(tb, r.Set.Runtime().Put(nodeAddresses()))
 	r.must(tb, r.forgetRoutes(int(r.next.backend)))
 	r.next = ids{}
+}
+
+// resetClients forgets what is known of clients.
+func (r *Rig) resetClients(tb testing.TB) {
+	tb.Helper()
+	ranges, err := r.Set.SourceRanges().All()
+	r.must(tb, err)
+	for s := range ranges {
+		r.must(tb, r.Set.SourceRanges().Delete(s))
+	}
+	pods, err := r.Set.PodCIDRs().All()
+	r.must(tb, err)
+	for p := range pods {
+		r.must(tb, r.Set.PodCIDRs().Delete(p))
+	}
+	r.must(tb, r.Set.Affinity().Each(func(k maps.AffinityKey, _ maps.Affinity) bool {
+		r.must(tb, r.Set.Affinity().Delete(k))
+		return true
+	}))
 }
 
 // ResetFlows empties the maps that hold flows.

@@ -10,7 +10,10 @@ import (
 
 // Backend makes the value for an active backend on this node or another.
 func Backend(addr string, local bool) maps.Backend {
-	return maps.Backend{Addr: netip.MustParseAddrPort(addr), State: maps.Active, Local: local, Generation: 1}
+	return maps.Backend{
+		Addr: netip.MustParseAddrPort(addr), State: maps.Active, Local: local, Generation: 1,
+		InCluster: true, InLocal: true,
+	}
 }
 
 // AddService makes frontend lead to backends, one slot each, and returns the
@@ -34,7 +37,9 @@ func (r *Rig) AddService(tb testing.TB, frontend maps.Frontend, backends ...maps
 	}
 	name := maps.ServicePort{Namespace: "test", Service: fmt.Sprintf("s%d", id), Proto: frontend.Proto}
 	r.must(tb, r.Set.ServicePorts().Put(id, name))
-	r.must(tb, r.Set.Frontends().Put(frontend, maps.Service{ServicePort: id, Cluster: table, Local: table}))
+	r.must(tb, r.Set.Frontends().Put(frontend, maps.Service{
+		ServicePort: id, Cluster: table, Local: table, HasEndpoints: true,
+	}))
 	return id, first
 }
 

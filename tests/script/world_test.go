@@ -58,7 +58,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, s *script, sourceName string, rng *rand.Rand) *world {
-	k := plantest.NewKernel(plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: s.backends, Slots: 1 << 14})
+	k := plantest.NewKernel(plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: s.backends, Slots: 1 << 14, SourceRanges: 64})
 	k.Tick = func() { k.Now = time.Now() }
 	w := &world{T: t, script: s, rng: rng, kernel: k, source: newSource(t, sourceName), log: &lines{}}
 	w.trouble(true)
@@ -174,7 +174,7 @@ func (w *world) start() {
 		Store: store, Health: w.health, Live: w.kernel.Live, Log: log,
 		Maps: apply.Targets{
 			Frontends: w.kernel.Frontends(), ServicePorts: w.kernel.ServicePorts(),
-			Backends: w.kernel.Backends(), Slots: w.kernel.Slots(),
+			Backends: w.kernel.Backends(), Slots: w.kernel.Slots(), SourceRanges: w.kernel.SourceRanges(),
 		},
 		Runtime: w.kernel.Fake.Runtime(),
 		Attach:  func([]netip.Addr) error { return nil },

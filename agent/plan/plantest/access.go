@@ -14,6 +14,27 @@ type Backends struct{ k *Kernel }
 // Slots is the accessor of the slots.
 type Slots struct{ k *Kernel }
 
+// SourceRanges is the accessor of the source ranges.
+type SourceRanges struct{ k *Kernel }
+
+// SourceRanges stands for maps.Set.SourceRanges.
+func (k *Kernel) SourceRanges() SourceRanges { return SourceRanges{k} }
+
+// Put behaves as maps.SourceRanges.Put.
+func (a SourceRanges) Put(r maps.SourceRange) error {
+	return a.k.write(nothing, func() error { return a.k.Fake.SourceRanges().Put(r) }, nothing)
+}
+
+// Delete behaves as maps.SourceRanges.Delete.
+func (a SourceRanges) Delete(r maps.SourceRange) error {
+	return a.k.write(nothing, func() error { return a.k.Fake.SourceRanges().Delete(r) }, nothing)
+}
+
+// All behaves as maps.SourceRanges.All.
+func (a SourceRanges) All() (map[maps.SourceRange]struct{}, error) {
+	return a.k.Fake.SourceRanges().All()
+}
+
 // Frontends stands for maps.Set.Frontends.
 func (k *Kernel) Frontends() Frontends { return Frontends{k} }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"time"
 
 	"github.com/ebb-lb/ebb/agent/plan"
 	"github.com/ebb-lb/ebb/agent/service"
@@ -92,10 +93,26 @@ func (c *Cluster) newView(name service.Name) service.View {
 			netip.AddrFrom4([4]byte{203, 0, 113, byte(c.rng.IntN(2))}), netip.MustParseAddr("2001:db8:1::1"),
 		}
 	}
+	if len(s.LoadBalancerIPs) > 0 && !c.one(3) {
+		s.LoadBalancerSourceRanges = c.ranges()
+	}
+	if c.one(3) {
+		s.AffinityTimeout = time.Duration(1+c.rng.IntN(2)) * time.Hour
+	}
 	s.Ports = c.ports()
 	v := service.View{Name: name, Service: s}
 	v.Endpoints = c.endpoints(v)
 	return v
+}
+
+func (c *Cluster) ranges() []netip.Prefix {
+	var some []netip.Prefix
+	for _, text := range []string{"192.0.2.0/24", "198.51.100.7/32", "0.0.0.0/0", "2001:db8:2::/48", "::/0"} {
+		if c.one(2) {
+			some = append(some, netip.MustParsePrefix(text))
+		}
+	}
+	return some
 }
 
 func (c *Cluster) ports() []service.Port {

@@ -48,7 +48,7 @@ func NewKernel(c plan.Capacities) *Kernel {
 	return &Kernel{
 		Fake: mapstest.New(maps.Sizes{
 			Frontends: c.Frontends, ServicePorts: c.ServicePorts, Backends: c.Backends, Slots: c.Slots,
-			Flows: 1, HalfOpen: 1,
+			Flows: 1, HalfOpen: 1, SourceRanges: c.SourceRanges,
 		}),
 		Now:      time.Unix(1_000_000, 0),
 		Flows:    make(map[maps.BackendID]int),
@@ -83,7 +83,10 @@ func (k *Kernel) State() plan.State {
 	if err != nil {
 		k.violate("read: %v", err)
 	}
-	return plan.State{Frontends: c.Frontends, ServicePorts: c.ServicePorts, Backends: c.Backends, Tables: c.Tables}
+	return plan.State{
+		Frontends: c.Frontends, ServicePorts: c.ServicePorts, Backends: c.Backends, Tables: c.Tables,
+		SourceRanges: c.SourceRanges,
+	}
 }
 
 // Run carries out the first n writes of p, all of them if n is negative. A
@@ -112,11 +115,17 @@ func (k *Kernel) Run(p plan.Plan, n int) {
 	for _, op := range p.WriteTables {
 		do(func() error { return k.Slots().Write(op.Table, op.Slots) })
 	}
+	for _, op := range p.PutRanges {
+		do(func() error { return k.SourceRanges().Put(op.Range) })
+	}
 	for _, op := range p.PutFrontends {
 		do(func() error { return k.Frontends().Put(op.Frontend, op.Value) })
 	}
 	for _, op := range p.RetireBackends {
 		do(func() error { return k.Backends().Put(op.ID, op.Backend) })
+	}
+	for _, op := range p.DeleteRanges {
+		do(func() error { return k.SourceRanges().Delete(op.Range) })
 	}
 	for _, op := range p.DeleteServicePorts {
 		do(func() error { return k.ServicePorts().Delete(op.ID) })

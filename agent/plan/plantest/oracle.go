@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/maps"
@@ -26,7 +27,11 @@ type claims map[maps.Frontend]map[service.Name]leads
 type leads struct {
 	Port           string
 	ExternalLocal  bool
+	InternalLocal  bool
 	Cluster, Local string
+	Affinity       time.Duration
+	Any            bool   // endpoint, on any node
+	Allowed        string // source ranges; "all" if any client may come
 }
 
 // Content returns where every frontend leads, one line each.
@@ -35,15 +40,37 @@ func (k *Kernel) Content() map[maps.Frontend]string {
 	for f, v := range k.content.frontends {
 		out[f] = leads{
 			Port: k.content.ports[v.ServicePort].String(), ExternalLocal: v.ExternalLocal,
-			Cluster: k.addrs(v.Cluster), Local: k.addrs(v.Local),
+			InternalLocal: v.InternalLocal, Affinity: v.Affinity, Any: v.HasEndpoints,
+			Cluster: k.addrs(v.Cluster), Local: k.addrs(v.Local), Allowed: k.allowed(f, v),
 		}.String()
 	}
 	return out
 }
 
 func (l leads) String() string {
-	return fmt.Sprintf("%s externalLocal=%v cluster=[%s] local=[%s]", l.Port, l.ExternalLocal, l.Cluster, l.Local)
+	type plain leads // without this method
+	return fmt.Sprintf("%+v", plain(l))
 }
+
+// allowed lists who may use a frontend, of its family.
+func (k *Kernel) allowed(f maps.Frontend, v maps.Service) string {
+	if !v.Restricted {
+		return everybody
+	}
+	ranges, err := k.SourceRanges().All()
+	if err != nil {
+		k.violate("read: %v", err)
+	}
+	var all []string
+	for r := range ranges {
+		if r.ServicePort == v.ServicePort && r.Prefix.Addr().Is4() == f.Addr.Is4() {
+			all = append(all, r.Prefix.String())
+		}
+	}
+	return join(all)
+}
+
+const everybody = "all"
 
 func (k *Kernel) addrs(t maps.Table) string {
 	var all []string
@@ -96,7 +123,11 @@ func claimPort(all claims, v service.View, p service.Port) {
 			all[f] = make(map[service.Name]leads)
 		}
 		if _, again := all[f][v.Name]; !again {
-			all[f][v.Name] = lead(v, p, a.Is4(), external)
+			l := lead(v, p, a.Is4(), external)
+			if slices.Contains(s.LoadBalancerIPs, a) && external {
+				l.Allowed = allowed(s.LoadBalancerSourceRanges, a.Is4())
+			}
+			all[f][v.Name] = l
 		}
 	}
 	for _, a := range s.ClusterIPs {
@@ -114,16 +145,38 @@ func lead(v service.View, p service.Port, v4, external bool) leads {
 	eps := v.Endpoints[p.PortKey]
 	l := leads{
 		Port:    maps.ServicePort{Namespace: v.Name.Namespace, Service: v.Name.Name, Port: p.Name, Proto: maps.Proto(p.Proto)}.String(),
-		Cluster: candidates(eps, v4, false),
+		Cluster: candidates(eps, v4, false), Affinity: v.Service.AffinityTimeout, Allowed: everybody,
+	}
+	for _, e := range eps {
+		l.Any = l.Any || e.Addr.Addr().Is4() == v4 && (e.Ready || e.Serving && e.Terminating)
 	}
 	switch {
 	case !external && v.Service.InternalPolicy == service.Local:
+		l.InternalLocal = true
 		l.Cluster = candidates(eps, v4, true)
 	case external && v.Service.ExternalPolicy == service.Local:
 		l.ExternalLocal = true
 		l.Local = candidates(eps, v4, true)
 	}
 	return l
+}
+
+// allowed lists the ranges that clients of a family must be in.
+func allowed(ranges []netip.Prefix, v4 bool) string {
+	if len(ranges) == 0 {
+		return everybody
+	}
+	var all []string
+	for _, r := range ranges {
+		switch {
+		case r.Addr().Is4() != v4:
+		case r.Bits() == 0:
+			return everybody
+		default:
+			all = append(all, r.String())
+		}
+	}
+	return join(all)
 }
 
 func candidates(eps []service.Endpoint, v4, local bool) string {
