@@ -85,7 +85,7 @@ func newLoop(cfg config.Config, k *kernel, p reconcile.Parts) (*reconcile.Loop, 
 	p.Attach = func(nodeAddrs []netip.Addr) error { return k.attach(cfg.Uplinks, nodeAddrs) }
 	size := k.set.Sizes()
 	return reconcile.New(reconcile.Config{
-		NodeName: cfg.NodeName, NodeAddrs: cfg.NodeAddrs, NodePortCIDRs: cfg.NodePortCIDRs,
+		NodeName: cfg.NodeName, NodeAddrs: cfg.NodeAddrs, NodePorts: cfg.NodePorts,
 		PodCIDRs:    podCIDRs(cfg),
 		MinInterval: cfg.MinSyncInterval,
 		Capacities: plan.Capacities{

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/maps"
 )
 
@@ -34,8 +35,8 @@ type Config struct {
 	// DropUnknownFlows: TCP in the middle of an unknown connection that would
 	// go to another node is dropped; else it passes untouched.
 	DropUnknownFlows bool
-	// NodePortCIDRs select the node's addresses that accept node ports; empty: all of them.
-	NodePortCIDRs []netip.Prefix
+	// NodePorts are the node's addresses that accept node ports.
+	NodePorts service.NodePortAddrs
 	// NodeAddrs override the addresses of the Node object.
 	NodeAddrs []netip.Addr
 	// DetectLocal says where the ranges of pod addresses come from:

@@ -1,12 +1,16 @@
 package config
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/ebb-lb/ebb/agent/service"
 )
 
 func resolve(t *testing.T, args, env []string) (Config, error) {
@@ -104,6 +108,8 @@ func TestWrongValuesAreRefusedWithTheirPlaceAndWhatIsAllowed(t *testing.T) {
 		{name: "unknown variable", env: []string{"EBB_XPD=off"}, want: "env EBB_XPD: there is no option of that name"},
 		{name: "source", args: []string{"--source=dir:"}, want: "allowed are kubernetes, dir:PATH"},
 		{name: "one bad element", args: []string{"--node-addresses=10.0.0.1,x"}, want: `allowed are IP addresses`},
+		{name: "no node ports", args: []string{"--nodeport-addresses="}, want: `allowed are primary, all, or CIDRs`},
+		{name: "a word and a range", args: []string{"--nodeport-addresses=all,10.0.0.0/8"}, want: `allowed are primary, all, or CIDRs`},
 		{name: "interval", args: []string{"--min-sync-interval=1h"}, want: "allowed are a duration"},
 		{name: "node name", args: []string{"--node-name="}, want: "allowed are a node's name"},
 		{name: "proxy name", args: []string{"--service-proxy-name=a,b"}, want: `flag --service-proxy-name: "a,b": allowed are a label value`},
@@ -132,6 +138,26 @@ func TestServiceProxyNameIsALabelValue(t *testing.T) {
 		c, err := resolve(t, nil, []string{"EBB_SERVICE_PROXY_NAME=" + name})
 		if (err == nil) != ok || ok && c.ServiceProxyName != name {
 			t.Errorf("%q: got %q, %v", name, c.ServiceProxyName, err)
+		}
+	}
+}
+
+func TestNodePortAddressesAreAWordOrRanges(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		want service.NodePortAddrs
+	}{
+		{"default", nil, service.NodePortAddrs{}},
+		{"primary", []string{"--nodeport-addresses=primary"}, service.NodePortAddrs{}},
+		{"all", []string{"--nodeport-addresses=all"}, service.NodePortAddrs{All: true}},
+		{"ranges", []string{"--nodeport-addresses=10.0.0.0/8", "--nodeport-addresses=fd00::/8"},
+			service.NodePortAddrs{CIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}}},
+	}
+	for _, tc := range tests {
+		c, err := resolve(t, tc.args, nil)
+		if err != nil || c.NodePorts.All != tc.want.All || !slices.Equal(c.NodePorts.CIDRs, tc.want.CIDRs) {
+			t.Errorf("%s: got %v, %v; want %v", tc.name, c.NodePorts, err, tc.want)
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ebb-lb/ebb/agent/service"
 )
 
 // option is one setting, whatever it is set by.
@@ -123,8 +125,8 @@ func general() []option {
 		{name: "health-addr", def: ":10256", allowed: allowedAddr, usage: "where /healthz and /livez are served", set: address(func(c *Config) *string { return &c.HealthAddr })},
 		{name: "snat-ports", def: "1024-29999", allowed: "MIN-MAX within 1-65535", usage: "source ports of flows sent to other nodes", set: one(setSNAT)},
 		{name: "unknown-flow", def: "drop", allowed: "drop, pass", usage: "TCP of unknown connections that would go to another node", set: one(setUnknown)},
-		{name: "nodeport-addresses", list: true, allowed: "CIDRs", usage: "node addresses that accept node ports; none: all of the Node object",
-			set: each(func(c *Config) *[]netip.Prefix { return &c.NodePortCIDRs }, netip.ParsePrefix)},
+		{name: "nodeport-addresses", def: "primary", list: true, allowed: "primary, all, or CIDRs",
+			usage: "addresses of the node that accept node ports; primary: the first of each family", set: setNodePorts},
 		{name: "node-addresses", list: true, allowed: "IP addresses", usage: "addresses of this node, instead of those of the Node object",
 			set: each(func(c *Config) *[]netip.Addr { return &c.NodeAddrs }, parseAddr)},
 		{name: "detect-local-mode", def: "ClusterCIDR", allowed: "ClusterCIDR, NodeCIDR", usage: "which addresses are those of pods: of --cluster-cidr, or of the Node object's podCIDRs",
@@ -189,6 +191,19 @@ func deviceName(v string) (string, error) {
 func parseAddr(v string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(v)
 	return a.Unmap(), err
+}
+
+// setNodePorts takes one of the words, or ranges.
+func setNodePorts(c *Config, values []string) error {
+	c.NodePorts = service.NodePortAddrs{}
+	if len(values) == 1 && (values[0] == "primary" || values[0] == "all") {
+		c.NodePorts.All = values[0] == "all"
+		return nil
+	}
+	if len(values) == 0 {
+		return errNotAllowed
+	}
+	return each(func(c *Config) *[]netip.Prefix { return &c.NodePorts.CIDRs }, netip.ParsePrefix)(c, values)
 }
 
 func setSNAT(c *Config, v string) error {

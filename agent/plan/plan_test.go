@@ -97,6 +97,30 @@ func TestMapsFollowTheClusterAndTheInvariantHoldsAtEveryWrite(t *testing.T) {
 	})
 }
 
+func TestANodeThatMovesToAnotherZoneFollowsItsHints(t *testing.T) {
+	moved := 0
+	everyHistory(t, func(w *world) {
+		for range steps {
+			w.cluster.Step()
+			w.sync(-1)
+			w.pass()
+			before := w.wanted()
+			w.cluster.Move()
+			w.full = true
+			if want := w.wanted(); !cmp.Equal(before, want) {
+				moved++
+			}
+			want := w.wanted()
+			w.sync(-1)
+			w.checkWanted(want)
+			w.pass()
+		}
+	})
+	if moved == 0 {
+		t.Error("no move to another zone made a difference")
+	}
+}
+
 func TestARestartWithoutChangesWritesNothing(t *testing.T) {
 	everyHistory(t, func(w *world) {
 		for range steps {

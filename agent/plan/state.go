@@ -26,11 +26,12 @@ type State struct {
 // Input is what a plan is made from.
 type Input struct {
 	// Services are the services that changed, as they are now; one without a
-	// Service is deleted. If NodeName or NodePortAddrs changed since the last
-	// plan, it must be all of them.
+	// Service is deleted. If NodeName, Zone or NodePortAddrs changed since the
+	// last plan, it must be all of them.
 	Services []service.View
-	// NodeName is the name of the node whose maps these are.
-	NodeName string
+	// NodeName is the name of the node whose maps these are, Zone the zone it
+	// is in; empty: none.
+	NodeName, Zone string
 	// NodePortAddrs are the addresses that accept node ports, never v4-mapped.
 	NodePortAddrs []netip.Addr
 	// Live returns the number of live flows of an index, negative if that is

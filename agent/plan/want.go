@@ -34,7 +34,8 @@ func want(v service.View, in Input) []wanted {
 				Namespace: v.Name.Namespace, Service: v.Name.Name, Port: p.Name, Proto: maps.Proto(p.Proto),
 			},
 			choice: endpoints.Choose(endpoints.Inputs{
-				Service: v.Service, Port: p, Endpoints: v.Endpoints[p.PortKey], NodeName: in.NodeName,
+				Service: v.Service, Port: p, Endpoints: v.Endpoints[p.PortKey],
+				NodeName: in.NodeName, Zone: in.Zone,
 			}),
 			affinity:   v.Service.AffinityTimeout,
 			restricted: restricted(v.Service),

@@ -2,7 +2,7 @@
 // when to plan, about what, and what to do after a refused write. It
 // deliberately knows neither where state comes from, nor how a map is written,
 // nor what a device is: all of that is handed to it, so that it runs against
-// maps in memory as it does against the kernel'l.
+// maps in memory as it does against the kernel's.
 package reconcile
 
 import (
@@ -32,12 +32,11 @@ type Config struct {
 	NodeName string
 	// NodeAddrs override the addresses of the Node object.
 	NodeAddrs []netip.Addr
-	// NodePortCIDRs select the node's addresses that accept node ports; empty:
-	// all of them.
-	NodePortCIDRs []netip.Prefix
 	// PodCIDRs tells by which ranges pods are known, on a node such as this; nil:
 	// the map of them is left alone.
 	PodCIDRs func(service.Node) []netip.Prefix
+	// NodePorts are the node's addresses that accept node ports.
+	NodePorts service.NodePortAddrs
 	// MinInterval is the shortest time between two syncs.
 	MinInterval time.Duration
 	Capacities  plan.Capacities
@@ -162,76 +161,86 @@ func (l *Loop) take() service.Changes {
 	if l.full {
 		l.parts.Store.MarkAllDirty()
 	}
-	return l.parts.Store.Take()
+	ch := l.parts.Store.Take()
+	if l.adopt(ch.Node) && !l.full {
+		l.full = true
+		l.parts.Store.PutBack(ch)
+		return l.take()
+	}
+	return ch
 }
 
 func (l *Loop) sync(ch service.Changes) error {
 	if ch.NodeChanged || l.full {
-		if l.adopt(ch.Node) && !l.full {
-			l.full = true
-			ch = l.take() // with all that was taken before, or newer
-			l.adopt(ch.Node)
-		}
 		if err := errors.Join(l.setRuntime(), l.setPodCIDRs()); err != nil {
-			return l.again(err)
+			return l.again(ch, err)
 		}
 		l.attach()
 	}
-	return l.syncServices(ch.Services)
+	return l.syncServices(ch)
 }
 
-func (l *Loop) syncServices(services []service.View) error {
+func (l *Loop) syncServices(ch service.Changes) error {
 	if l.reseed {
 		have, err := apply.Read(l.parts.Maps)
 		if err != nil {
-			return l.again(err)
+			return l.again(ch, err)
 		}
 		l.planner, l.reseed = l.planner.Reseed(have), false
 	}
-	p, conflicts := l.planner.Plan(time.Now(), plan.Input{
-		Services: services, NodeName: l.cfg.NodeName, NodePortAddrs: l.nodePortAddrs(),
-		Live: l.parts.Live, Full: l.full,
+	p, failed := l.planner.Plan(time.Now(), plan.Input{
+		Services: ch.Services, NodeName: l.cfg.NodeName, Zone: l.node.Zone,
+		NodePortAddrs: l.cfg.NodePorts.Of(l.node.Addrs), Live: l.parts.Live, Full: l.full,
 	})
 	result := apply.Apply(p, l.parts.Maps)
-	l.parts.Log.Info("synced", "services", len(services), "full", l.full, "writes", result.Writes)
+	l.parts.Log.Info("synced", "services", len(ch.Services), "full", l.full, "writes", result.Writes)
 	l.full = false
+	l.report(failed)
 	if len(result.Failed) > 0 {
-		l.reseed = true
-		return l.again(joined(result.Failed))
+		l.reseed, l.full = true, true
+		stdmaps.Copy(failed, result.Failed)
 	}
-	return l.report(conflicts)
+	return l.later(ch, failed)
 }
 
-// again makes the next sync be about everything.
-func (l *Loop) again(err error) error {
+// again makes the next sync be about everything, and still about ch.
+func (l *Loop) again(ch service.Changes, err error) error {
 	l.full = true
+	l.parts.Store.PutBack(ch)
 	return err
 }
 
-// report logs what could not be planned. A conflict between services does not
-// go away by trying again; lack of room may.
-func (l *Loop) report(failures map[service.Name]error) error {
-	room := make(map[service.Name]error)
-	for name, err := range failures {
+// report logs conflicts and takes them out of what could not be planned: a
+// conflict between services does not go away by trying again, lack of room may.
+func (l *Loop) report(failed map[service.Name]error) {
+	for name, err := range failed {
 		if isConflict(err) {
 			l.parts.Log.Warn("service not completely served", "service", name.String(), "error", err)
-			continue
+			delete(failed, name)
 		}
-		room[name] = err
 	}
-	if len(room) == 0 {
+}
+
+// later makes the next sync be about the services that failed in this one, and
+// those of them that changed keep the time of the change.
+func (l *Loop) later(ch service.Changes, failed map[service.Name]error) error {
+	if len(failed) == 0 {
 		return nil
 	}
-	return l.again(joined(room))
+	rest := slices.DeleteFunc(slices.Clone(ch.Services), func(v service.View) bool { return failed[v.Name] == nil })
+	l.parts.Store.PutBack(service.Changes{Services: rest})
+	l.parts.Store.MarkDirty(slices.Collect(stdmaps.Keys(failed))...)
+	return joined(failed)
 }
 
 // adopt takes over what the node's object says and reports whether its addresses
-// changed: then the next plan has to be about everything, node ports are on them.
+// or its zone changed: then the next plan has to be about everything, node ports
+// are on them and hints are for it.
 func (l *Loop) adopt(n service.Node) bool {
 	if len(l.cfg.NodeAddrs) > 0 {
 		n.Addrs = l.cfg.NodeAddrs
 	}
-	changed := !slices.Equal(l.node.Addrs, n.Addrs)
+	changed := !slices.Equal(l.node.Addrs, n.Addrs) || l.node.Zone != n.Zone
 	l.node = n
 	return changed
 }
@@ -277,20 +286,6 @@ func (l *Loop) setPodCIDRs() error {
 		}
 	}
 	return err
-}
-
-// nodePortAddrs are the node's addresses that accept node ports.
-func (l *Loop) nodePortAddrs() []netip.Addr {
-	if len(l.cfg.NodePortCIDRs) == 0 {
-		return l.node.Addrs
-	}
-	var out []netip.Addr
-	for _, a := range l.node.Addrs {
-		if slices.ContainsFunc(l.cfg.NodePortCIDRs, func(p netip.Prefix) bool { return p.Contains(a) }) {
-			out = append(out, a)
-		}
-	}
-	return out
 }
 
 // attach brings programs onto the uplinks there are now.

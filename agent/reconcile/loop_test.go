@@ -2,12 +2,14 @@ package reconcile
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/ebb-lb/ebb/agent/apply"
+	"github.com/ebb-lb/ebb/agent/ids"
 	"github.com/ebb-lb/ebb/agent/plan"
 	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/maps"
@@ -61,16 +63,58 @@ func TestAnEventAfterAFailedSyncDeletesNothing(t *testing.T) {
 	store.SetSynced()
 	l := newTestLoop(t, fake, store)
 	fake.FailNext(1, errors.New("refused on demand"))
-	if err := l.syncServices(l.take().Services); err == nil {
+	if err := l.syncServices(l.take()); err == nil {
 		t.Fatal("a refused write was not reported")
 	}
 	l.full = true // as again() has it
 	put(store, "c", "10.96.0.3")
-	if err := l.syncServices(l.take().Services); err != nil {
+	if err := l.syncServices(l.take()); err != nil {
 		t.Fatal(err)
 	}
 	if got := frontends(t, fake); len(got) != 3 {
 		t.Errorf("%d frontends, want those of 3 services: %v", len(got), got)
+	}
+}
+
+// What waits since a change is not younger for having been tried.
+func TestAServiceThatFailedKeepsTheTimeOfItsChange(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	store, fake := service.NewStore(func() time.Time { return now }), newFake()
+	store.SetSynced()
+	l := newTestLoop(t, fake, store)
+	changed := now
+	put(store, "a", "10.96.0.1")
+	put(store, "b", "10.96.0.2")
+	fake.FailNext(1, errors.New("refused on demand")) // a write for a
+	now = now.Add(time.Second)
+	if err := l.syncServices(l.take()); err == nil {
+		t.Fatal("a refused write was not reported")
+	}
+	want := map[string]time.Time{"a": changed, "b": now} // b is there only because all are
+	for _, v := range l.take().Services {
+		if v.Received != want[v.Name.Name] {
+			t.Errorf("%s: changed at %v, want %v", v.Name, v.Received, want[v.Name.Name])
+		}
+		delete(want, v.Name.Name)
+	}
+	if len(want) > 0 {
+		t.Errorf("not tried again: %v", want)
+	}
+}
+
+// A service without room is tried again on its own: the others are in the maps.
+func TestLackOfRoomIsTriedAgainForTheServiceOnly(t *testing.T) {
+	store, fake := service.NewStore(time.Now), newFake()
+	store.SetSynced()
+	l := newTestLoop(t, fake, store)
+	for i := range 65 { // one more than there is room for
+		put(store, fmt.Sprintf("s%02d", i), fmt.Sprintf("10.96.0.%d", i+1))
+	}
+	if err := l.syncServices(l.take()); !errors.Is(err, ids.ErrFull) {
+		t.Fatalf("error %v, want one about lack of room", err)
+	}
+	if ch := l.take(); len(ch.Services) != 1 || ch.Services[0].Name.Name != "s64" {
+		t.Errorf("%d services are tried again, want s64 only", len(ch.Services))
 	}
 }
 
@@ -79,12 +123,12 @@ func TestASecondSyncWritesNothing(t *testing.T) {
 	put(store, "a", "10.96.0.1")
 	store.SetSynced()
 	l := newTestLoop(t, fake, store)
-	if err := l.syncServices(l.take().Services); err != nil {
+	if err := l.syncServices(l.take()); err != nil {
 		t.Fatal(err)
 	}
 	before := fake.Writes()
 	restarted := newTestLoop(t, fake, store)
-	if err := restarted.syncServices(restarted.take().Services); err != nil {
+	if err := restarted.syncServices(restarted.take()); err != nil {
 		t.Fatal(err)
 	}
 	if got := fake.Writes() - before; got != 0 || before == 0 {

@@ -45,7 +45,7 @@ func run(t *testing.T, cfg Config) *running {
 	}
 	r.runtime = &runtimeValues{RuntimeValues: r.fake.Runtime()}
 	r.Loop = newTestLoop(t, r.fake, r.store)
-	r.cfg.NodeAddrs, r.cfg.NodePortCIDRs, r.cfg.MinInterval = cfg.NodeAddrs, cfg.NodePortCIDRs, cfg.MinInterval
+	r.cfg.NodeAddrs, r.cfg.NodePorts, r.cfg.MinInterval = cfg.NodeAddrs, cfg.NodePorts, cfg.MinInterval
 	r.parts.Health, r.parts.Runtime, r.parts.Attach = r.health, r.runtime, r.attachTo
 	r.parts.Log = slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -120,9 +120,10 @@ func TestNodePortsAreOnTheChosenAddresses(t *testing.T) {
 		snat  maps.Runtime
 		node  []netip.Addr
 	}{
-		{"all of the node's", Config{}, node.Addrs, maps.Runtime{SNAT4: node.Addrs[0], SNAT6: node.Addrs[2]}, node.Addrs},
-		{"those in the ranges given", Config{NodePortCIDRs: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}},
-			node.Addrs[1:2], maps.Runtime{SNAT4: node.Addrs[0], SNAT6: node.Addrs[2]}, node.Addrs},
+		{"the node's primary ones", Config{}, addrs("192.0.2.1", "2001:db8::1"), maps.Runtime{SNAT4: node.Addrs[0], SNAT6: node.Addrs[2]}, node.Addrs},
+		{"all of the node's", Config{NodePorts: service.NodePortAddrs{All: true}}, node.Addrs, maps.Runtime{SNAT4: node.Addrs[0], SNAT6: node.Addrs[2]}, node.Addrs},
+		{"those in the ranges given", Config{NodePorts: service.NodePortAddrs{CIDRs: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}},
+			node.Addrs[1:], maps.Runtime{SNAT4: node.Addrs[0], SNAT6: node.Addrs[2]}, node.Addrs},
 		{"those given instead of the node's", Config{NodeAddrs: addrs("203.0.113.9")},
 			addrs("203.0.113.9"), maps.Runtime{SNAT4: netip.MustParseAddr("203.0.113.9")}, addrs("203.0.113.9")},
 	} {
@@ -156,6 +157,47 @@ func TestNodePortsAreOnTheChosenAddresses(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAnotherZoneIsReasonToChooseAgainForAllServices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := run(t, Config{})
+		put(r.store, "a", "10.96.0.1")
+		r.store.PutSlice(&service.Slice{
+			Key: service.Name{Namespace: "shop", Name: "a-1"}, Service: service.Name{Namespace: "shop", Name: "a"},
+			Ports: []service.SlicePort{{PortKey: service.PortKey{Proto: service.TCP}, Port: 80}},
+			Endpoints: []service.SliceEndpoint{
+				{Addr: netip.MustParseAddr("10.1.0.1"), Ready: true, Serving: true, ZoneHints: service.NewNameSet("east")},
+				{Addr: netip.MustParseAddr("10.1.0.2"), Ready: true, Serving: true, ZoneHints: service.NewNameSet("west")},
+			},
+		})
+		for _, tc := range []struct {
+			zone string
+			want []netip.Addr
+		}{{"east", addrs("10.1.0.1")}, {"west", addrs("10.1.0.2")}, {"", addrs("10.1.0.1", "10.1.0.2")}} {
+			r.store.PutNode(service.Node{Name: "n1", Zone: tc.zone})
+			pass(time.Second)
+			if diff := cmp.Diff(tc.want, r.candidates("10.96.0.1"), compareAddrs); diff != "" {
+				t.Errorf("zone %q: candidates (-want +got):\n%s", tc.zone, diff)
+			}
+		}
+	})
+}
+
+// candidates returns the backends the frontend on port 80 of a ClusterIP leads to.
+func (r *running) candidates(clusterIP string) []netip.Addr {
+	r.t.Helper()
+	c, err := r.fake.Contents()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	v := c.Frontends[maps.Frontend{Addr: netip.MustParseAddr(clusterIP), Port: 80, Proto: maps.TCP}]
+	var all []netip.Addr
+	for _, id := range c.Tables[v.Cluster] {
+		all = append(all, c.Backends[id].Addr.Addr())
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return slices.Compact(all)
 }
 
 // runtimeValues can be told to refuse writes, and notes when one was tried.

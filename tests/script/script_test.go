@@ -10,6 +10,7 @@
 //
 //	only SOURCE          the script makes no sense for the other source
 //	capacity BACKENDS    room for that many backends
+//	nodeports all        node ports are on all addresses of the node
 //	put FILE...          manifests appear or are replaced; FILE is NAME or NAME@VERSION
 //	remove NAME...       manifests go away
 //	swap FILE...         a mounted ConfigMap changes: these are its files now
@@ -109,6 +110,7 @@ type script struct {
 	archive  *txtar.Archive
 	sources  []string
 	backends uint32
+	allAddrs bool // node ports are on all addresses of the node
 	commands []command
 }
 
@@ -149,6 +151,8 @@ func (s *script) add(c command) error {
 		n, err := strconv.ParseUint(strings.Join(c.args, " "), 10, 32)
 		s.backends = uint32(n)
 		return err
+	case "nodeports":
+		s.allAddrs = strings.Join(c.args, " ") == "all"
 	default:
 		s.commands = append(s.commands, c)
 	}

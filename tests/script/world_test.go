@@ -170,7 +170,10 @@ func (w *world) start() {
 	w.health = &health.State{Timeout: time.Minute, Now: time.Now}
 	log := slog.New(slog.NewTextHandler(w.log, nil))
 	size := w.kernel.Capacities()
-	loop, err := reconcile.New(reconcile.Config{NodeName: nodeName, MinInterval: minInterval, Capacities: size}, reconcile.Parts{
+	cfg := reconcile.Config{
+		NodeName: nodeName, NodePorts: service.NodePortAddrs{All: w.script.allAddrs}, MinInterval: minInterval, Capacities: size,
+	}
+	loop, err := reconcile.New(cfg, reconcile.Parts{
 		Store: store, Health: w.health, Live: w.kernel.Live, Log: log,
 		Maps: apply.Targets{
 			Frontends: w.kernel.Frontends(), ServicePorts: w.kernel.ServicePorts(),

@@ -18,8 +18,11 @@ const NodeName = "here"
 // frontends and go, and endpoints go through their lives.
 type Cluster struct {
 	Services map[service.Name]service.View
-	rng      *rand.Rand
-	dirty    map[service.Name]bool
+	// Zone is where the node is.
+	Zone string
+
+	rng   *rand.Rand
+	dirty map[service.Name]bool
 }
 
 // NewCluster returns an empty cluster whose history is determined by rng.
@@ -44,13 +47,19 @@ func (c *Cluster) Step() {
 	}
 }
 
+// zones are all there are; "" is none.
+func zones() []string { return []string{"", "east", "west"} }
+
+// Move takes the node to some zone. The next Input must be full.
+func (c *Cluster) Move() { c.Zone = zones()[c.rng.IntN(len(zones()))] }
+
 // Touch marks a service as changed without changing it.
 func (c *Cluster) Touch(name service.Name) { c.dirty[name] = true }
 
 // Input returns what a planner is told: what changed since the last Input, or
 // everything.
 func (c *Cluster) Input(full bool) plan.Input {
-	in := plan.Input{NodeName: NodeName, NodePortAddrs: nodeAddrs(), Full: full}
+	in := plan.Input{NodeName: NodeName, Zone: c.Zone, NodePortAddrs: nodeAddrs(), Full: full}
 	if full {
 		for _, v := range c.Services {
 			in.Services = append(in.Services, v)
@@ -172,14 +181,30 @@ func (c *Cluster) newEndpoint() service.Endpoint {
 	}
 	nodes := []string{NodeName, "there", ""}
 	ready := !c.one(4)
-	return service.Endpoint{
+	e := service.Endpoint{
 		Addr: netip.AddrPortFrom(a, 8080), NodeName: nodes[c.rng.IntN(len(nodes))], Ready: ready, Serving: ready || c.one(2),
+	}
+	c.hint(&e)
+	return e
+}
+
+// hint says whom e is for. Hints count only where all endpoints have one: most
+// do.
+func (c *Cluster) hint(e *service.Endpoint) {
+	e.ZoneHints, e.NodeHints = "", ""
+	if !c.one(6) {
+		e.ZoneHints = service.NewNameSet(zones()[c.rng.IntN(len(zones()))], zones()[1+c.rng.IntN(len(zones())-1)])
+	}
+	if c.one(2) {
+		e.NodeHints = service.NewNameSet([]string{NodeName, "there"}[c.rng.IntN(2)])
 	}
 }
 
 // age takes an endpoint one step further in its life.
 func (c *Cluster) age(e service.Endpoint) service.Endpoint {
 	switch {
+	case c.one(6):
+		c.hint(&e)
 	case e.Ready && !c.one(3):
 		e.Ready, e.Terminating = false, true
 	case e.Ready:

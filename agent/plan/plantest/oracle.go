@@ -92,7 +92,7 @@ func (c *Cluster) Wanted(before map[maps.Frontend]service.Name) map[maps.Fronten
 	all := make(claims)
 	for _, v := range c.Services {
 		for _, p := range v.Service.Ports {
-			claimPort(all, v, p)
+			c.claimPort(all, v, p)
 		}
 	}
 	out := make(map[maps.Frontend]string)
@@ -111,7 +111,7 @@ func (c *Cluster) Wanted(before map[maps.Frontend]service.Name) map[maps.Fronten
 	return out
 }
 
-func claimPort(all claims, v service.View, p service.Port) {
+func (c *Cluster) claimPort(all claims, v service.View, p service.Port) {
 	s := v.Service
 	add := func(a netip.Addr, port uint16, external bool) {
 		family := slices.ContainsFunc(s.ClusterIPs, func(ip netip.Addr) bool { return ip.Is4() == a.Is4() })
@@ -123,7 +123,7 @@ func claimPort(all claims, v service.View, p service.Port) {
 			all[f] = make(map[service.Name]leads)
 		}
 		if _, again := all[f][v.Name]; !again {
-			l := lead(v, p, a.Is4(), external)
+			l := c.lead(v, p, a.Is4(), external)
 			if slices.Contains(s.LoadBalancerIPs, a) && external {
 				l.Allowed = allowed(s.LoadBalancerSourceRanges, a.Is4())
 			}
@@ -141,11 +141,11 @@ func claimPort(all claims, v service.View, p service.Port) {
 	}
 }
 
-func lead(v service.View, p service.Port, v4, external bool) leads {
+func (c *Cluster) lead(v service.View, p service.Port, v4, external bool) leads {
 	eps := v.Endpoints[p.PortKey]
 	l := leads{
 		Port:    maps.ServicePort{Namespace: v.Name.Namespace, Service: v.Name.Name, Port: p.Name, Proto: maps.Proto(p.Proto)}.String(),
-		Cluster: candidates(eps, v4, false), Affinity: v.Service.AffinityTimeout, Allowed: everybody,
+		Cluster: c.candidates(eps, v4, false), Affinity: v.Service.AffinityTimeout, Allowed: everybody,
 	}
 	for _, e := range eps {
 		l.Any = l.Any || e.Addr.Addr().Is4() == v4 && (e.Ready || e.Serving && e.Terminating)
@@ -153,10 +153,10 @@ func lead(v service.View, p service.Port, v4, external bool) leads {
 	switch {
 	case !external && v.Service.InternalPolicy == service.Local:
 		l.InternalLocal = true
-		l.Cluster = candidates(eps, v4, true)
+		l.Cluster = c.candidates(eps, v4, true)
 	case external && v.Service.ExternalPolicy == service.Local:
 		l.ExternalLocal = true
-		l.Local = candidates(eps, v4, true)
+		l.Local = c.candidates(eps, v4, true)
 	}
 	return l
 }
@@ -179,19 +179,34 @@ func allowed(ranges []netip.Prefix, v4 bool) string {
 	return join(all)
 }
 
-func candidates(eps []service.Endpoint, v4, local bool) string {
-	var ready, standIn []string
+func (c *Cluster) candidates(eps []service.Endpoint, v4, local bool) string {
+	var ready, here, inZone, standIn []string
+	allNodes, allZones := true, true
 	for _, e := range eps {
+		text := e.Addr.String() + "=active"
 		switch {
 		case e.Addr.Addr().Is4() != v4, local && e.NodeName != NodeName:
 		case e.Ready:
-			ready = append(ready, e.Addr.String()+"=active")
+			ready = append(ready, text)
+			if slices.Contains(e.NodeHints.Names(), NodeName) {
+				here = append(here, text)
+			}
+			if slices.Contains(e.ZoneHints.Names(), c.Zone) {
+				inZone = append(inZone, text)
+			}
+			allNodes = allNodes && len(e.NodeHints.Names()) > 0
+			allZones = allZones && len(e.ZoneHints.Names()) > 0
 		case e.Serving && e.Terminating:
 			standIn = append(standIn, e.Addr.String()+"=draining")
 		}
 	}
-	if len(ready) > 0 {
-		return join(ready)
+	switch {
+	case len(ready) == 0:
+		return join(standIn)
+	case !local && allNodes && len(here) > 0:
+		return join(here)
+	case !local && allZones && len(inZone) > 0:
+		return join(inZone)
 	}
-	return join(standIn)
+	return join(ready)
 }
