@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -21,7 +20,10 @@ type builder struct {
 	old, next *owned
 	writes    []TableWrite
 	conflicts []error
+	short     []error // what there was no room for
+	noIndex   bool    // no index is left for another backend
 	claimed   map[maps.Frontend]struct{}
+	newRanges int
 	undos     []func()
 	// unheld are the service ports of the backends whose indexes were reused.
 	unheld []maps.ServicePortID
@@ -56,16 +58,16 @@ func (b *builder) undo() {
 
 // build fills next. A port without a frontend of its own has no entries.
 func (b *builder) build(ws []wanted) error {
+	for i, w := range ws {
+		ws[i].internal, ws[i].external = b.claim(w.internal), b.claim(w.external)
+	}
+	b.fit(ws)
 	for _, w := range ws {
-		w.internal, w.external = b.claim(w.internal), b.claim(w.external)
-		if len(w.internal)+len(w.external) == 0 {
-			continue
-		}
-		if err := b.port(w); err != nil {
-			return fmt.Errorf("plan service port %s: %w", w.name, err)
+		if len(w.internal)+len(w.external) > 0 {
+			b.port(w)
 		}
 	}
-	return errors.Join(b.checkFrontends(), b.checkRanges())
+	return nil
 }
 
 // claim returns those of fs that nobody else has.
@@ -88,42 +90,12 @@ func (b *builder) claim(fs []maps.Frontend) []maps.Frontend {
 	return won
 }
 
-// checkFrontends refuses growth beyond the capacity. Frontends are deleted
-// before others are put, so what counts is the number at the end.
-func (b *builder) checkFrontends() error {
-	before := 0
-	for _, pt := range b.old.ports {
-		before += len(pt.frontends)
-	}
-	total := len(b.owners) - before + len(b.claimed)
-	if len(b.claimed) > before && uint64(total) > uint64(b.capacity.Frontends) {
-		return fmt.Errorf("put %d frontends: %w: %d of %d are in use by other services; raise --max-frontends",
-			len(b.claimed), ids.ErrFull, len(b.owners)-before, b.capacity.Frontends)
-	}
-	return nil
-}
-
-// checkRanges refuses growth beyond the capacity. Ranges are put before others
-// are deleted, so what counts is both.
-func (b *builder) checkRanges() error {
-	before, added := b.old.ranges(), 0
-	for r := range b.next.ranges() {
-		if _, had := before[r]; !had {
-			added++
-		}
-	}
-	if total := b.ranges + added; added > 0 && uint64(total) > uint64(b.capacity.SourceRanges) {
-		return fmt.Errorf("put %d source ranges: %w: %d of %d are in use; raise --max-source-ranges",
-			added, ids.ErrFull, b.ranges, b.capacity.SourceRanges)
-	}
-	return nil
-}
-
 // port adds one service port to next.
-func (b *builder) port(w wanted) error {
+func (b *builder) port(w wanted) {
 	id, err := b.portID(w.name)
 	if err != nil {
-		return err
+		b.lack(fmt.Errorf("plan service port %s: %w", w.name, err))
+		return
 	}
 	pb := &portBuilder{
 		builder: b, id: id, old: b.old.ports[id],
@@ -131,13 +103,13 @@ func (b *builder) port(w wanted) error {
 			name: w.name, named: true,
 			frontends: make(map[maps.Frontend]maps.Service),
 			backends:  make(map[maps.BackendID]maps.Backend),
-			ranges:    w.ranges,
+			ranges:    b.fitRanges(id, w),
 		},
 		inCluster: addrs(w.choice.Cluster), inLocal: addrs(w.choice.Local),
 		tables: make(map[tableKey]maps.Table),
 	}
 	b.next.ports[id] = pb.port
-	return pb.fill(w)
+	pb.fill(w)
 }
 
 func (b *builder) portID(name maps.ServicePort) (maps.ServicePortID, error) {
@@ -176,32 +148,23 @@ type tableKey struct {
 	local, v4 bool
 }
 
-func (b *portBuilder) fill(w wanted) error {
+func (b *portBuilder) fill(w wanted) {
 	for _, f := range w.internal {
 		v := b.service(w, f)
 		v.InternalLocal = w.choice.InternalLocal
-		var err error
-		if v.Cluster, err = b.table(w, v.InternalLocal, f.Addr); err != nil {
-			return err
-		}
+		v.Cluster = b.table(w, v.InternalLocal, f.Addr)
 		b.port.frontends[f] = v
 	}
 	for _, f := range w.external {
 		v := b.service(w, f)
 		v.ExternalLocal, v.Restricted = w.choice.ExternalLocal, w.restricted(f.Addr)
-		var err error
-		if v.Cluster, err = b.table(w, false, f.Addr); err != nil {
-			return err
-		}
+		v.Cluster = b.table(w, false, f.Addr)
 		if v.ExternalLocal {
-			if v.Local, err = b.table(w, true, f.Addr); err != nil {
-				return err
-			}
+			v.Local = b.table(w, true, f.Addr)
 		}
 		b.port.frontends[f] = v
 	}
 	b.drain(w.choice.All)
-	return nil
 }
 
 // service is what all frontends of the service port have in common.
@@ -213,38 +176,32 @@ func (b *portBuilder) service(w wanted, f maps.Frontend) maps.Service {
 
 // table returns the table of the local or cluster candidates of the family of
 // addr. All frontends of the service port share it.
-func (b *portBuilder) table(w wanted, local bool, addr netip.Addr) (maps.Table, error) {
+func (b *portBuilder) table(w wanted, local bool, addr netip.Addr) maps.Table {
 	key := tableKey{local: local, v4: addr.Is4()}
 	if t, ok := b.tables[key]; ok {
-		return t, nil
+		return t
 	}
 	candidates := w.choice.Cluster
 	if local {
 		candidates = w.choice.Local
 	}
-	members, err := b.members(ofFamily(candidates, addr))
-	if err != nil {
-		return maps.Table{}, err
+	wants := ofFamily(candidates, addr)
+	members := b.members(wants)
+	if len(members) == 0 && len(wants) > 0 {
+		members = b.members(b.standIns(w.choice.All, local, addr))
 	}
-	t, err := b.region(members)
-	if err != nil {
-		return maps.Table{}, err
-	}
-	b.tables[key] = t
-	return t, nil
+	b.tables[key] = b.region(members)
+	return b.tables[key]
 }
 
-// members gives each endpoint a backend and returns their indexes, sorted.
-func (b *portBuilder) members(eps []service.Endpoint) ([]maps.BackendID, error) {
+// members gives each endpoint a backend, as long as there are indexes, and
+// returns those, sorted.
+func (b *portBuilder) members(eps []service.Endpoint) []maps.BackendID {
 	members := make([]maps.BackendID, 0, len(eps))
 	for _, e := range eps {
-		id, generation, ok := b.backendIDs.Lookup(b.key(e))
+		id, generation, ok := b.index(e)
 		if !ok {
-			lease, err := b.take(e)
-			if err != nil {
-				return nil, err
-			}
-			id, generation = lease.ID, lease.Generation
+			continue
 		}
 		state := maps.Draining
 		if e.Ready {
@@ -254,7 +211,7 @@ func (b *portBuilder) members(eps []service.Endpoint) ([]maps.BackendID, error) 
 		members = append(members, id)
 	}
 	slices.Sort(members)
-	return members, nil
+	return members
 }
 
 // drain keeps the backends of endpoints that are no candidates but still
@@ -301,26 +258,32 @@ func (b *portBuilder) take(e service.Endpoint) (ids.Lease, error) {
 
 // region returns a region that holds members: one in use if there is, else a
 // fresh one. The content of a region in use is never changed.
-func (b *portBuilder) region(members []maps.BackendID) (maps.Table, error) {
+func (b *portBuilder) region(members []maps.BackendID) maps.Table {
 	if len(members) == 0 {
-		return maps.Table{}, nil
+		return maps.Table{}
 	}
 	same := func(t table) bool { return slices.Equal(t.members, members) }
 	if i := slices.IndexFunc(b.port.regions, same); i >= 0 {
-		return b.port.regions[i].at, nil
+		return b.port.regions[i].at
 	}
 	if t, ok := b.keep(members); ok {
 		b.port.regions = append(b.port.regions, t)
-		return t.at, nil
+		return t.at
 	}
 	at, err := b.regions.Take(maglev.Size(len(members)))
 	if err != nil {
-		return maps.Table{}, err
+		b.lack(fmt.Errorf("plan service port %s: %w", b.port.name, err))
+		return b.makeshift(members)
 	}
+	return b.write(at, members)
+}
+
+// write fills at, which was just taken.
+func (b *portBuilder) write(at maps.Table, members []maps.BackendID) maps.Table {
 	b.undos = append(b.undos, func() { b.regions.Return(at) })
 	b.port.regions = append(b.port.regions, table{at: at, members: members})
-	b.writes = append(b.writes, TableWrite{Service: b.name, Table: at, Slots: b.slots(members)})
-	return at, nil
+	b.writes = append(b.writes, TableWrite{Service: b.name, Table: at, Slots: b.slots(members, at.Length)})
+	return at
 }
 
 // keep looks for a region of the service port with exactly these members. One
@@ -330,24 +293,24 @@ func (b *portBuilder) keep(members []maps.BackendID) (table, bool) {
 		return table{}, false
 	}
 	for _, t := range b.old.regions {
-		if !slices.Equal(t.members, members) {
+		if !slices.Equal(t.members, members) || t.at.Length != maglev.Size(len(members)) {
 			continue
 		}
-		if t.found == nil || slices.Equal(t.found, b.slots(members)) {
+		if t.found == nil || slices.Equal(t.found, b.slots(members, t.at.Length)) {
 			return table{at: t.at, members: t.members}, true
 		}
 	}
 	return table{}, false
 }
 
-// slots fills a table by the addresses of the members, which every node knows
+// slots fills a table of that size by the addresses of the members, which every node knows
 // by the same name.
-func (b *portBuilder) slots(members []maps.BackendID) []maps.BackendID {
+func (b *portBuilder) slots(members []maps.BackendID, size uint32) []maps.BackendID {
 	names := make([]string, len(members))
 	for i, id := range members {
 		names[i] = b.port.backends[id].Addr.String()
 	}
-	filled := maglev.Build(names, maglev.Size(len(members)))
+	filled := maglev.Build(names, size)
 	slots := make([]maps.BackendID, len(filled))
 	for i, m := range filled {
 		slots[i] = members[m]

@@ -72,9 +72,9 @@ type table struct {
 
 // Plan returns the writes that bring the maps to what in asks for, and the
 // errors of the services for which that is not completely possible: a
-// *ConflictError for each frontend that belongs to another service (the rest
-// of the service is planned), or an error wrapping ids.ErrFull (the service
-// keeps what it has). Errors of a service may be joined.
+// *ConflictError for each frontend that belongs to another service, or an error
+// wrapping ids.ErrFull where a map has no room. The rest of the service is
+// planned, see short.go. Errors of a service may be joined.
 //
 // now must not go backwards from call to call.
 func (p *Planner) Plan(now time.Time, in Input) (Plan, map[service.Name]error) {

@@ -87,8 +87,8 @@ func (r *round) plan(name service.Name) {
 		return
 	}
 	delete(r.failures, name)
-	if len(b.conflicts) > 0 {
-		r.failures[name] = errors.Join(b.conflicts...)
+	if lacks := slices.Concat(b.conflicts, b.short); len(lacks) > 0 {
+		r.failures[name] = errors.Join(lacks...)
 	}
 	if len(b.next.lost) > 0 {
 		b.next.view = &view

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ebb-lb/ebb/agent/apply"
 	"github.com/ebb-lb/ebb/agent/health"
+	"github.com/ebb-lb/ebb/agent/ids"
 	"github.com/ebb-lb/ebb/agent/plan"
 	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/maps"
@@ -210,12 +211,12 @@ func (l *Loop) again(ch service.Changes, err error) error {
 	return err
 }
 
-// report logs conflicts and takes them out of what could not be planned: a
-// conflict between services does not go away by trying again, lack of room may.
+// report logs what could not be planned and leaves what to try again: lack of
+// room may go away, a conflict between services does not.
 func (l *Loop) report(failed map[service.Name]error) {
 	for name, err := range failed {
-		if isConflict(err) {
-			l.parts.Log.Warn("service not completely served", "service", name.String(), "error", err)
+		l.parts.Log.Warn("service not completely served", "service", name.String(), "error", err)
+		if !errors.Is(err, ids.ErrFull) {
 			delete(failed, name)
 		}
 	}
@@ -295,12 +296,6 @@ func (l *Loop) attach() {
 		l.parts.Log.Error("attach", "error", err)
 	}
 	l.parts.Health.Attached(err)
-}
-
-// isConflict reports whether err is only about frontends others have.
-func isConflict(err error) bool {
-	var c *plan.ConflictError
-	return errors.As(err, &c)
 }
 
 func joined(failed map[service.Name]error) error {
