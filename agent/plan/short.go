@@ -106,7 +106,10 @@ func (b *portBuilder) standIns(all []service.Endpoint, local bool, addr netip.Ad
 // should have: one in use that leads to members only, else a smaller one.
 func (b *portBuilder) makeshift(members []maps.BackendID) maps.Table {
 	if t, ok := b.partial(members); ok {
-		b.port.regions = append(b.port.regions, t)
+		// Another table of the service port may be in it already.
+		if !slices.ContainsFunc(b.port.regions, func(have table) bool { return have.at == t.at }) {
+			b.port.regions = append(b.port.regions, t)
+		}
 		return t.at
 	}
 	for size := maglev.Size(len(members)) / 2; size > 0; size /= 2 {

@@ -26,6 +26,9 @@ import (
 const (
 	retryFirst = 500 * time.Millisecond
 	retryMost  = 30 * time.Second
+	// roomMost is retryMost where only room is lacking: it comes back by itself,
+	// and only the services that lack it are planned.
+	roomMost = 5 * time.Second
 )
 
 // Config is what the loop is told once.
@@ -79,9 +82,10 @@ type Loop struct {
 
 	planner *plan.Planner
 	node    service.Node
-	full    bool          // the next plan is about everything
-	reseed  bool          // the maps may differ from what the planner believes
-	retry   time.Duration // 0: nothing failed
+	full    bool                    // the next plan is about everything
+	reseed  bool                    // the maps may differ from what the planner believes
+	retry   time.Duration           // 0: nothing failed
+	failing map[service.Name]string // the services not completely served, and why
 }
 
 // New reads the maps and returns a Loop that goes on from them. It writes
@@ -93,6 +97,7 @@ func New(cfg Config, p Parts) (*Loop, error) {
 	}
 	return &Loop{
 		cfg: cfg, parts: p, devices: make(chan struct{}, 1), full: true,
+		failing: make(map[service.Name]string),
 		planner: plan.New(cfg.Capacities, have),
 	}, nil
 }
@@ -152,7 +157,11 @@ func (l *Loop) step() {
 		l.parts.Health.Synced()
 		return
 	}
-	l.retry = min(max(retryFirst, 2*l.retry), retryMost)
+	most := retryMost
+	if !l.full {
+		most = roomMost
+	}
+	l.retry = min(max(retryFirst, 2*l.retry), most)
 	l.parts.Log.Error("sync", "error", failed, "retry", l.retry)
 }
 
@@ -196,7 +205,7 @@ func (l *Loop) syncServices(ch service.Changes) error {
 	result := apply.Apply(p, l.parts.Maps)
 	l.parts.Log.Info("synced", "services", len(ch.Services), "full", l.full, "writes", result.Writes)
 	l.full = false
-	l.report(failed)
+	l.report(ch.Services, failed)
 	if len(result.Failed) > 0 {
 		l.reseed, l.full = true, true
 		stdmaps.Copy(failed, result.Failed)
@@ -211,11 +220,19 @@ func (l *Loop) again(ch service.Changes, err error) error {
 	return err
 }
 
-// report logs what could not be planned and leaves what to try again: lack of
-// room may go away, a conflict between services does not.
-func (l *Loop) report(failed map[service.Name]error) {
+// report logs what could not be planned, once, and leaves what to try again:
+// lack of room may go away, a conflict between services does not.
+func (l *Loop) report(planned []service.View, failed map[service.Name]error) {
+	for _, v := range planned {
+		if failed[v.Name] == nil {
+			delete(l.failing, v.Name)
+		}
+	}
 	for name, err := range failed {
-		l.parts.Log.Warn("service not completely served", "service", name.String(), "error", err)
+		if l.failing[name] != err.Error() {
+			l.failing[name] = err.Error()
+			l.parts.Log.Warn("service not completely served", "service", name.String(), "error", err)
+		}
 		if !errors.Is(err, ids.ErrFull) {
 			delete(failed, name)
 		}

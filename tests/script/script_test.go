@@ -9,7 +9,7 @@
 // line that begins with [dir] or [kubernetes] is for that source only.
 //
 //	only SOURCE          the script makes no sense for the other source
-//	capacity BACKENDS    room for that many backends
+//	capacity BACKENDS [FRONTENDS [SLOTS [RANGES]]]: room for so many
 //	nodeports all        node ports are on all addresses of the node
 //	put FILE...          manifests appear or are replaced; FILE is NAME or NAME@VERSION
 //	remove NAME...       manifests go away
@@ -40,6 +40,8 @@ import (
 	"unicode"
 
 	"golang.org/x/tools/txtar"
+
+	"github.com/ebb-lb/ebb/agent/plan"
 )
 
 var update = flag.Bool("update", false, "write the expected dumps")
@@ -109,7 +111,7 @@ type script struct {
 	path     string
 	archive  *txtar.Archive
 	sources  []string
-	backends uint32
+	capacity plan.Capacities
 	allAddrs bool // node ports are on all addresses of the node
 	commands []command
 }
@@ -127,7 +129,7 @@ func load(path string) (*script, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &script{path: path, archive: archive, sources: sources(), backends: 64}
+	s := &script{path: path, archive: archive, sources: sources(), capacity: plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 14, SourceRanges: 64}}
 	for i, line := range strings.Split(string(archive.Comment), "\n") {
 		c, err := parse(line)
 		if err != nil {
@@ -148,13 +150,27 @@ func (s *script) add(c command) error {
 	case "only":
 		s.sources = c.args
 	case "capacity":
-		n, err := strconv.ParseUint(strings.Join(c.args, " "), 10, 32)
-		s.backends = uint32(n)
-		return err
+		return s.limit(c.args)
 	case "nodeports":
 		s.allAddrs = strings.Join(c.args, " ") == "all"
 	default:
 		s.commands = append(s.commands, c)
+	}
+	return nil
+}
+
+// limit is the command capacity.
+func (s *script) limit(args []string) error {
+	sizes := []*uint32{&s.capacity.Backends, &s.capacity.Frontends, &s.capacity.Slots, &s.capacity.SourceRanges}
+	if len(args) > len(sizes) {
+		return fmt.Errorf("capacity of %d maps, there are %d", len(args), len(sizes))
+	}
+	for i, arg := range args {
+		n, err := strconv.ParseUint(arg, 10, 32)
+		if err != nil {
+			return err
+		}
+		*sizes[i] = uint32(n)
 	}
 	return nil
 }

@@ -20,7 +20,6 @@ import (
 
 	"github.com/ebb-lb/ebb/agent/apply"
 	"github.com/ebb-lb/ebb/agent/health"
-	"github.com/ebb-lb/ebb/agent/plan"
 	"github.com/ebb-lb/ebb/agent/plan/plantest"
 	"github.com/ebb-lb/ebb/agent/reconcile"
 	"github.com/ebb-lb/ebb/agent/service"
@@ -58,7 +57,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T, s *script, sourceName string, rng *rand.Rand) *world {
-	k := plantest.NewKernel(plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: s.backends, Slots: 1 << 14, SourceRanges: 64})
+	k := plantest.NewKernel(s.capacity)
 	k.Tick = func() { k.Now = time.Now() }
 	w := &world{T: t, script: s, rng: rng, kernel: k, source: newSource(t, sourceName), log: &lines{}}
 	w.trouble(true)

@@ -2,8 +2,10 @@ package plantest
 
 import (
 	"fmt"
+	stdmaps "maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ebb-lb/ebb/agent/plan"
@@ -43,6 +45,16 @@ func (c *Cluster) Step() {
 			delete(c.Services, name)
 		default:
 			c.Services[name] = service.View{Name: name, Service: v.Service, Endpoints: c.endpoints(v)}
+		}
+	}
+}
+
+// Shrink deletes all services but those with the first n names.
+func (c *Cluster) Shrink(n int) {
+	for i, name := range slices.SortedFunc(stdmaps.Keys(c.Services), service.Name.Compare) {
+		if i >= n {
+			c.dirty[name] = true
+			delete(c.Services, name)
 		}
 	}
 }

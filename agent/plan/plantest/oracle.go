@@ -111,6 +111,20 @@ func (c *Cluster) Wanted(before map[maps.Frontend]service.Name) map[maps.Fronten
 	return out
 }
 
+// Strays returns what leads to an endpoint that does not serve, or is not there
+// any more: nothing may, however little room there is.
+func (c *Cluster) Strays(k *Kernel) []string {
+	var strays []string
+	k.walk(func(f maps.Frontend, v maps.Service, slot uint32) {
+		b, p := k.content.backends[k.slots[slot]], k.content.ports[v.ServicePort]
+		eps := c.Services[k.serviceOf(v.ServicePort)].Endpoints[service.PortKey{Name: p.Port, Proto: service.Protocol(p.Proto)}]
+		if !slices.ContainsFunc(eps, func(e service.Endpoint) bool { return e.Addr == b.Addr && e.Serving }) {
+			strays = append(strays, fmt.Sprintf("%s of %s leads to %s", f, p, b.Addr))
+		}
+	})
+	return strays
+}
+
 func (c *Cluster) claimPort(all claims, v service.View, p service.Port) {
 	s := v.Service
 	add := func(a netip.Addr, port uint16, external bool) {
