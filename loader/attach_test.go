@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 
 	"github.com/ebb-lb/ebb/maps"
@@ -26,23 +27,23 @@ func TestSyncAttachesEveryHookAndPinsIt(t *testing.T) {
 	ids, index := programIDs(t, a.programs), up.Attrs().Index
 	want := []Attachment{
 		{"up0.100", index, maps.HookXDP, "native", ids[maps.HookXDP]},
-		{"up0.100", index, maps.HookTCIngress, "tcx", ids[maps.HookTCIngress]},
-		{"up0.100", index, maps.HookTCEgress, "tcx", ids[maps.HookTCEgress]},
+		{"up0.100", index, maps.HookTCIngress, tcMode(t), ids[maps.HookTCIngress]},
+		{"up0.100", index, maps.HookTCEgress, tcMode(t), ids[maps.HookTCEgress]},
 	}
 	if diff := cmp.Diff(want, a.Status()); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
-	if got := tcxPrograms(t, up, maps.HookTCIngress); !cmp.Equal(got, []uint32{ids[maps.HookTCIngress]}) {
+	if got := tcPrograms(t, up, maps.HookTCIngress); !cmp.Equal(got, []uint32{ids[maps.HookTCIngress]}) {
 		t.Errorf("ingress runs %v, want %v", got, ids)
 	}
-	if got := tcxPrograms(t, up, maps.HookTCEgress); !cmp.Equal(got, []uint32{ids[maps.HookTCEgress]}) {
+	if got := tcPrograms(t, up, maps.HookTCEgress); !cmp.Equal(got, []uint32{ids[maps.HookTCEgress]}) {
 		t.Errorf("egress runs %v, want %v", got, ids)
 	}
 	if id, mode := xdpProgram(t, "up0.100"); id != ids[maps.HookXDP] || mode != nl.XDP_ATTACHED_DRV {
 		t.Errorf("xdp runs %d in mode %d, want %v", id, mode, ids)
 	}
 	pins := pinnedLinks(t, dir)
-	for _, name := range []string{"xdp-up0:100", "tcx-ingress-up0:100", "tcx-egress-up0:100"} {
+	for _, name := range uplinkPins(t, "up0:100") {
 		if pins[name] == 0 {
 			t.Errorf("no pin %s in %v", name, pins)
 		}
@@ -75,7 +76,7 @@ func TestRestartReplacesProgramsAndKeepsLinks(t *testing.T) {
 	pins := pinnedLinks(t, dir)
 	must(t, "close", before.Close())
 	must(t, "close programs", before.programs.Close())
-	if got := tcxPrograms(t, up, maps.HookTCIngress); len(got) != 1 {
+	if got := tcPrograms(t, up, maps.HookTCIngress); len(got) != 1 {
 		t.Fatalf("ingress runs %v while no agent is there", got)
 	}
 
@@ -86,7 +87,7 @@ func TestRestartReplacesProgramsAndKeepsLinks(t *testing.T) {
 	}
 	ids := programIDs(t, after.programs)
 	for _, hook := range []maps.Hook{maps.HookTCIngress, maps.HookTCEgress} {
-		if got := tcxPrograms(t, up, hook); !cmp.Equal(got, []uint32{ids[hook]}) {
+		if got := tcPrograms(t, up, hook); !cmp.Equal(got, []uint32{ids[hook]}) {
 			t.Errorf("%s runs %v, want the new program %d", hook, got, ids[hook])
 		}
 	}
@@ -106,16 +107,16 @@ func TestDeviceNoLongerUplinkIsLeftClean(t *testing.T) {
 
 	after := newAttacher(t, dir, XDPNative)
 	must(t, "sync", after.Sync([]string{"up1"}))
-	if got := tcxPrograms(t, up, maps.HookTCIngress); len(got) != 0 {
+	if got := tcPrograms(t, up, maps.HookTCIngress); len(got) != 0 {
 		t.Errorf("up0 ingress still runs %v", got)
 	}
 	if id, _ := xdpProgram(t, "up0"); id != 0 {
 		t.Errorf("up0 xdp still runs %d", id)
 	}
-	if got := tcxPrograms(t, other, maps.HookTCIngress); len(got) != 1 {
+	if got := tcPrograms(t, other, maps.HookTCIngress); len(got) != 1 {
 		t.Errorf("up1 ingress runs %v, want one program", got)
 	}
-	if pins := pinnedLinks(t, dir); len(pins) != 3 {
+	if pins := pinnedLinks(t, dir); len(pins) != len(uplinkPins(t, "up1")) {
 		t.Errorf("pins are %v, want those of up1", pins)
 	}
 }
@@ -144,11 +145,11 @@ func TestRecreatedDeviceIsServedAgain(t *testing.T) {
 					t.Errorf("%v is on ifindex %d, want %d", at, at.Ifindex, up.Attrs().Index)
 				}
 			}
-			if got := tcxPrograms(t, up, maps.HookTCEgress); len(got) != 1 {
+			if got := tcPrograms(t, up, maps.HookTCEgress); len(got) != 1 {
 				t.Errorf("egress runs %v, want one program", got)
 			}
-			if pins := pinnedLinks(t, dir); len(pins) != 3 {
-				t.Errorf("pins are %v, want three", pins)
+			if pins := pinnedLinks(t, dir); len(pins) != len(uplinkPins(t, "up0")) {
+				t.Errorf("pins are %v, want %v", pins, uplinkPins(t, "up0"))
 			}
 		})
 	}
@@ -172,7 +173,7 @@ func TestDeviceThatComesLateIsWarnedAboutOnceAndServedThen(t *testing.T) {
 	}
 	up := addVeth(t, "up1")
 	must(t, "sync with up1", a.Sync([]string{"up0", "up1"}))
-	if got := tcxPrograms(t, up, maps.HookTCIngress); len(got) != 1 {
+	if got := tcPrograms(t, up, maps.HookTCIngress); len(got) != 1 {
 		t.Errorf("up1 ingress runs %v, want one program", got)
 	}
 }
@@ -202,6 +203,7 @@ func TestRenamedDevicesKeepTheirLinks(t *testing.T) {
 
 func TestForeignTCXProgramsSurviveAndKeepTheirPlace(t *testing.T) {
 	newNetns(t)
+	needTCX(t)
 	dir := LinksDir(newBPFFS(t))
 	up := addVeth(t, "up0")
 	foreign := tinyProgram(t, ebpf.SchedCLS)
@@ -230,17 +232,26 @@ func TestForeignTCXProgramsSurviveAndKeepTheirPlace(t *testing.T) {
 	}
 }
 
+// detachPinned detaches a link, as an administrator would.
+func detachPinned(t testing.TB, pin string) {
+	t.Helper()
+	l, err := link.LoadPinnedLink(pin, nil)
+	must(t, "load pin", err)
+	must(t, "detach", l.Detach())
+	must(t, "close", l.Close())
+}
+
 func TestVerifyNamesWhatOthersDetachedAndSyncRepairsIt(t *testing.T) {
 	newNetns(t)
 	dir := LinksDir(newBPFFS(t))
-	addVeth(t, "up0")
+	up := addVeth(t, "up0")
 	a := newAttacher(t, dir, XDPNative)
 	must(t, "sync", a.Sync([]string{"up0"}))
-	for _, name := range []string{"tcx-ingress-up0", "xdp-up0"} {
-		l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
-		must(t, "load pin", err)
-		must(t, "detach", l.Detach())
-		must(t, "close", l.Close())
+	detachPinned(t, filepath.Join(dir, "xdp-up0"))
+	if tcMode(t) == modeTCX {
+		detachPinned(t, filepath.Join(dir, "tcx-ingress-up0"))
+	} else {
+		must(t, "delete filter", netlink.FilterDel(newFilter(up.Attrs().Index, maps.HookTCIngress, -1)))
 	}
 	err := a.Verify()
 	if err == nil {
@@ -269,7 +280,7 @@ func TestDetachAllNeedsNoProgramsAndLeavesNothing(t *testing.T) {
 		t.Errorf("status after detaching: %v", got)
 	}
 	for _, hook := range []maps.Hook{maps.HookTCIngress, maps.HookTCEgress} {
-		if got := tcxPrograms(t, up, hook); len(got) != 0 {
+		if got := tcPrograms(t, up, hook); len(got) != 0 {
 			t.Errorf("%s still runs %v", hook, got)
 		}
 	}
@@ -303,6 +314,7 @@ func TestFailedTakeOverDetachesNothingAndIsRepeated(t *testing.T) {
 	must(t, "sync", before.Sync([]string{"up0"}))
 	pins := pinnedLinks(t, dir)
 	must(t, "close", before.Close())
+	must(t, "mkdir", os.MkdirAll(dir, 0o700))
 	wrong := filepath.Join(dir, "xdp-up9") // no link, read after the links of up0
 	must(t, "pin a map", set.Replacements()["devices"].Pin(wrong))
 
@@ -311,7 +323,7 @@ func TestFailedTakeOverDetachesNothingAndIsRepeated(t *testing.T) {
 		if got := errString(after.Sync([]string{"up0"})); !strings.Contains(got, "take over pinned links: xdp-up9: ") {
 			t.Errorf("sync: %q, want an error about the pin", got)
 		}
-		if got := tcxPrograms(t, up, maps.HookTCIngress); len(got) != 1 {
+		if got := tcPrograms(t, up, maps.HookTCIngress); len(got) != 1 {
 			t.Fatalf("ingress runs %v, want what ran before", got)
 		}
 	}

@@ -1,7 +1,9 @@
 package loader
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -166,7 +168,9 @@ func pinnedLinks(t testing.TB, dir string) map[string]link.ID {
 	t.Helper()
 	ids := make(map[string]link.ID)
 	entries, err := os.ReadDir(dir)
-	must(t, "read pins", err)
+	if !errors.Is(err, fs.ErrNotExist) { // filters need no pins, hence no directory
+		must(t, "read pins", err)
+	}
 	for _, e := range entries {
 		l, err := link.LoadPinnedLink(filepath.Join(dir, e.Name()), nil)
 		must(t, "load pin "+e.Name(), err)
@@ -176,6 +180,44 @@ func pinnedLinks(t testing.TB, dir string) map[string]link.ID {
 		must(t, "close link", l.Close())
 	}
 	return ids
+}
+
+// tcPrograms returns what the kernel runs on a device, in order, by the way of
+// attaching that it prefers.
+func tcPrograms(t testing.TB, dev netlink.Link, hook maps.Hook) []uint32 {
+	t.Helper()
+	if tcMode(t) == modeTCX {
+		return tcxPrograms(t, dev, hook)
+	}
+	return filterIDs(t, dev, hook)
+}
+
+// tcMode returns how TC programs are attached on this kernel.
+func tcMode(t testing.TB) string {
+	t.Helper()
+	tcx, err := supported(probeTCX())
+	must(t, "probe tcx", err)
+	if tcx {
+		return modeTCX
+	}
+	return modeClsact
+}
+
+// needTCX skips what is about tcx itself.
+func needTCX(t testing.TB) {
+	t.Helper()
+	if tcMode(t) != modeTCX {
+		t.Skip("missing feature: tcx links (Linux 6.6)")
+	}
+}
+
+// uplinkPins returns the names of the pins of an uplink with XDP.
+func uplinkPins(t testing.TB, device string) []string {
+	t.Helper()
+	if tcMode(t) != modeTCX {
+		return []string{"xdp-" + device}
+	}
+	return []string{"tcx-egress-" + device, "tcx-ingress-" + device, "xdp-" + device}
 }
 
 // tcxPrograms returns what the kernel runs on a device, in order.

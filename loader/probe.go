@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MinimumKernel is the first release with everything ebb cannot do without.
-const MinimumKernel = "5.14"
+// MinimumKernel is the oldest release the tests run on. All that ebb cannot do
+// without is older than that.
+const MinimumKernel = "6.1"
 
 // Features is what the running kernel has beyond what ebb needs.
 type Features struct {
@@ -23,8 +24,6 @@ type Features struct {
 	TCX bool
 	// XDPFrags: XDP on devices with jumbo frames (5.18).
 	XDPFrags bool
-	// XDPLink: XDP by bpf_link (5.9); without it there is no XDP.
-	XDPLink bool
 	// JIT: programs are compiled. Without it they run many times slower.
 	JIT bool
 }
@@ -35,14 +34,22 @@ func (f Features) Warnings() []string {
 	if !f.JIT {
 		w = append(w, "the BPF JIT compiler is off (sysctl net.core.bpf_jit_enable): programs run many times slower")
 	}
-	if !f.XDPLink {
-		w = append(w, "no bpf_link for XDP (Linux 5.9): XDP cannot be used")
-	}
 	if !f.XDPFrags {
 		w = append(w, "no XDP with fragments (Linux 5.18): devices with jumbo frames cannot use XDP")
 	}
 	return w
 }
+
+// Feature is one thing of the kernel that ebb uses.
+type Feature struct {
+	Name     string
+	Since    string // first release of Linux that has it
+	Fallback string // what ebb does without it; empty: nothing, it is required
+	Present  bool
+}
+
+// Required reports whether ebb cannot do without f.
+func (f Feature) Required() bool { return f.Fallback == "" }
 
 // requirement is one thing ebb cannot do without.
 type requirement struct {
@@ -51,6 +58,8 @@ type requirement struct {
 	probe func() error
 }
 
+// requirements lists what is youngest in each area: bpf_link for XDP (5.9) or
+// per-CPU maps need no probe where these are there.
 func requirements() []requirement {
 	helper := func(t ebpf.ProgramType, f asm.BuiltinFunc) func() error {
 		return func() error { return features.HaveProgramHelper(t, f) }
@@ -69,7 +78,50 @@ func requirements() []requirement {
 		{"bpf_redirect_neigh", "5.10", helper(ebpf.SchedCLS, asm.FnRedirectNeigh)},
 		{"bpf_jiffies64", "5.6", helper(ebpf.SchedCLS, asm.FnJiffies64)},
 		{"bpf_skb_change_tail", "4.9", helper(ebpf.SchedCLS, asm.FnSkbChangeTail)},
+		{"bpf_loop", "5.17", helper(ebpf.XDP, asm.FnLoop)},
 	}
+}
+
+// option is one thing ebb has a fallback for.
+type option struct {
+	requirement
+	fallback string
+	present  func(*Features) *bool
+}
+
+func options() []option {
+	return []option{
+		{requirement{"tcx links", "6.6", probeTCX}, "clsact filters, which anybody may remove",
+			func(f *Features) *bool { return &f.TCX }},
+		{requirement{"XDP with fragments", "5.18", probeXDPFrags}, "TC alone on devices with jumbo frames",
+			func(f *Features) *bool { return &f.XDPFrags }},
+		{requirement{"BPF JIT compiler", "3.16", probeJIT}, "the interpreter, many times slower",
+			func(f *Features) *bool { return &f.JIT }},
+	}
+}
+
+// Survey asks the kernel for each feature ebb uses, required ones first. A
+// missing feature is no error, a probe that fails is one. It attaches nothing.
+func Survey() ([]Feature, error) {
+	if err := probePrivilege(); err != nil {
+		return nil, fmt.Errorf("probe kernel: %w", err)
+	}
+	var all []Feature
+	var errs []error
+	add := func(r requirement, fallback string) {
+		ok, err := supported(r.probe())
+		if err != nil {
+			errs = append(errs, fmt.Errorf("probe kernel: %s: %w", r.name, err))
+		}
+		all = append(all, Feature{Name: r.name, Since: r.since, Fallback: fallback, Present: ok})
+	}
+	for _, r := range requirements() {
+		add(r, "")
+	}
+	for _, o := range options() {
+		add(o.requirement, o.fallback)
+	}
+	return all, errors.Join(errs...)
 }
 
 // Probe finds out what the running kernel can do. The error names everything that
@@ -118,17 +170,13 @@ func supported(err error) (bool, error) {
 
 func probeOptional() (Features, error) {
 	var f Features
-	var err error
-	if f.TCX, err = supported(probeTCX()); err != nil {
-		return f, fmt.Errorf("tcx: %w", err)
+	for _, o := range options() {
+		ok, err := supported(o.probe())
+		if err != nil {
+			return f, fmt.Errorf("%s: %w", o.name, err)
+		}
+		*o.present(&f) = ok
 	}
-	if f.XDPFrags, err = supported(probeXDPFrags()); err != nil {
-		return f, fmt.Errorf("XDP with fragments: %w", err)
-	}
-	if f.XDPLink, err = supported(probeXDPLink()); err != nil {
-		return f, fmt.Errorf("XDP link: %w", err)
-	}
-	f.JIT = jitEnabled()
 	return f, nil
 }
 
@@ -161,22 +209,6 @@ func probeTCX() error {
 	return err
 }
 
-func probeXDPLink() error {
-	p, err := emptyProgram(ebpf.XDP, 0)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	_, err = link.AttachXDP(link.XDPOptions{Interface: noDevice, Program: p})
-	switch {
-	case errors.Is(err, unix.ENODEV):
-		return nil
-	case errors.Is(err, unix.EINVAL):
-		return ebpf.ErrNotSupported
-	}
-	return err
-}
-
 func probeXDPFrags() error {
 	p, err := emptyProgram(ebpf.XDP, unix.BPF_F_XDP_HAS_FRAGS)
 	if errors.Is(err, unix.EINVAL) {
@@ -198,9 +230,12 @@ func emptyProgram(t ebpf.ProgramType, flags uint32) (*ebpf.Program, error) {
 	})
 }
 
-// jitEnabled reports whether programs are compiled. Kernels built to always
-// compile may lack the switch.
-func jitEnabled() bool {
+// probeJIT asks whether programs are compiled. Kernels built to always compile
+// may lack the switch.
+func probeJIT() error {
 	b, err := os.ReadFile("/proc/sys/net/core/bpf_jit_enable")
-	return err != nil || strings.TrimSpace(string(b)) != "0"
+	if err == nil && strings.TrimSpace(string(b)) == "0" {
+		return ebpf.ErrNotSupported
+	}
+	return nil
 }

@@ -29,7 +29,7 @@ func TestEverythingMissingIsNamedOnce(t *testing.T) {
 		{"walking", "2.6", func() error { return nil }},
 		{"teleport", "8.1", no},
 	})
-	want := "ebb needs Linux 5.14 or later; this kernel lacks flying (Linux 7.0), teleport (Linux 8.1): not supported"
+	want := "ebb needs Linux 6.1 or later; this kernel lacks flying (Linux 7.0), teleport (Linux 8.1): not supported"
 	if got := errString(err); got != want || !errors.Is(err, ebpf.ErrNotSupported) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
@@ -44,15 +44,36 @@ func TestProbeThatFailsIsNotAMissingFeature(t *testing.T) {
 }
 
 func TestWarningsSayWhatIsSlowOrAbsent(t *testing.T) {
-	all := Features{TCX: true, XDPFrags: true, XDPLink: true, JIT: true}
+	all := Features{TCX: true, XDPFrags: true, JIT: true}
 	if got := all.Warnings(); len(got) != 0 {
 		t.Errorf("everything there: %q", got)
 	}
 	var count []int
-	for _, f := range []Features{{XDPFrags: true, XDPLink: true}, {JIT: true}, {}} {
+	for _, f := range []Features{{XDPFrags: true}, {JIT: true}, {}} {
 		count = append(count, len(f.Warnings()))
 	}
-	if diff := cmp.Diff([]int{1, 2, 3}, count); diff != "" {
+	if diff := cmp.Diff([]int{1, 1, 2}, count); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+}
+
+func TestSurveyAgreesWithProbe(t *testing.T) {
+	needRoot(t)
+	want, err := Probe()
+	must(t, "probe", err)
+	survey, err := Survey()
+	must(t, "survey", err)
+	optional := make(map[string]bool)
+	for _, f := range survey {
+		if f.Required() && !f.Present {
+			t.Errorf("%s is required and missing, yet Probe accepts this kernel", f.Name)
+		}
+		if !f.Required() {
+			optional[f.Name] = f.Present
+		}
+	}
+	got := Features{TCX: optional["tcx links"], XDPFrags: optional["XDP with fragments"], JIT: optional["BPF JIT compiler"]}
+	if got != want {
+		t.Errorf("survey says %+v, probe %+v", got, want)
 	}
 }

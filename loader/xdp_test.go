@@ -55,7 +55,7 @@ func TestXDPMode(t *testing.T) {
 			if verr := a.Verify(); (verr == nil) != (err == nil) {
 				t.Errorf("verify: %v, although sync said %v", verr, err)
 			}
-			want := map[string]string{"tc-ingress": "tcx", "tc-egress": "tcx"}
+			want := map[string]string{"tc-ingress": tcMode(t), "tc-egress": tcMode(t)}
 			if tc.want != "" {
 				want["xdp"] = tc.want
 			}
@@ -118,7 +118,7 @@ func TestRefusedDeviceDoesNotKeepOthersFromBeingServed(t *testing.T) {
 	if err := a.Sync([]string{"br0", "up0"}); err == nil || !strings.Contains(err.Error(), "br0") {
 		t.Errorf("sync: %v, want an error about br0", err)
 	}
-	want := map[string]string{"tc-ingress": "tcx", "tc-egress": "tcx", "xdp": "native"}
+	want := map[string]string{"tc-ingress": tcMode(t), "tc-egress": tcMode(t), "xdp": "native"}
 	if diff := cmp.Diff(want, hooks(a, "up0")); diff != "" {
 		t.Errorf("up0 (-want +got):\n%s", diff)
 	}
