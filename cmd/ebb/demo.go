@@ -38,6 +38,7 @@ func demoCmd() *cobra.Command {
 	}
 	cmd.Flags().DurationVar(&cfg.Duration, "duration", demo.DefaultDuration, "length of the three acts together")
 	cmd.Flags().StringVar(&cfg.XDP, "xdp", demo.XDPModes()[0], "XDP on the uplinks: "+strings.Join(demo.XDPModes(), ", "))
+	cmd.Flags().IntVar(&cfg.Slow, "slow", 1, "how many times slower than an idle host this machine is: less load, more patience")
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
 	return cmd
 }
@@ -48,6 +49,9 @@ func checkDemo(cfg demo.Config, output string) error {
 	}
 	if cfg.Duration < demo.MinDuration {
 		return fmt.Errorf("flag --duration: %s: at least %s", cfg.Duration, demo.MinDuration)
+	}
+	if cfg.Slow < 1 || cfg.Slow > demo.MaxSlow {
+		return fmt.Errorf("flag --slow: %d: allowed are 1 to %d", cfg.Slow, demo.MaxSlow)
 	}
 	if output != "table" && output != "json" {
 		return fmt.Errorf("flag --output: %q: allowed are table, json", output)

@@ -71,7 +71,7 @@ func checkResult(t *testing.T, r demo.Result, xdp string) {
 func TestWrongUsageIsRefusedWithExitCode2(t *testing.T) {
 	ebb := build(t)
 	for _, args := range [][]string{
-		{"demo", "--xdp", "fast"}, {"demo", "--duration", "1s"}, {"demo", "-o", "xml"}, {"demo", "extra"},
+		{"demo", "--xdp", "fast"}, {"demo", "--duration", "1s"}, {"demo", "-o", "xml"}, {"demo", "extra"}, {"demo", "--slow", "0"},
 		{"agent", "--xdp", "fast"}, {"agent", "--nonsense"},
 	} {
 		out, err := exec.Command(ebb, args...).CombinedOutput()

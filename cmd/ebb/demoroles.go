@@ -57,16 +57,18 @@ func awaitTerm(drain chan<- struct{}) {
 // demoLoadCmd is the demo's client.
 func demoLoadCmd() *cobra.Command {
 	cfg := load.DefaultConfig()
+	slow := 1
 	cmd := &cobra.Command{
 		Use: "demo-load", Hidden: true, Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
-			return load.NewRunner(cfg).Run(withoutSignals(cmd), load.ReadCommands(cmd.InOrStdin()), func(r load.Report) error {
+			return load.NewRunner(cfg.SlowedBy(slow)).Run(withoutSignals(cmd), load.ReadCommands(cmd.InOrStdin()), func(r load.Report) error {
 				return load.WriteLine(out, r)
 			})
 		},
 	}
 	cmd.Flags().StringSliceVar(&cfg.HTTP, "http", nil, "addresses for TCP, host:port")
 	cmd.Flags().StringSliceVar(&cfg.UDP, "udp", nil, "addresses for UDP, host:port")
+	cmd.Flags().IntVar(&slow, "slow", slow, "how many times less load, and more patience")
 	return cmd
 }

@@ -48,6 +48,18 @@ func DefaultConfig() Config {
 	}
 }
 
+// SlowedBy returns c for a machine that is slow times slower than an idle host:
+// everything begins that much less often and may take that much longer.
+func (c Config) SlowedBy(slow int) Config {
+	c.Connects = max(1, c.Connects/slow)
+	c.Flows = max(1, c.Flows/slow)
+	c.Rate = max(1, c.Rate/int64(slow))
+	c.RequestTimeout *= time.Duration(slow)
+	c.DatagramTimeout *= time.Duration(slow)
+	c.StallTimeout *= time.Duration(slow)
+	return c
+}
+
 // maxOpen bounds operations under way, for the case that none ends.
 const maxOpen = 2048
 

@@ -275,3 +275,17 @@ func TestLoadWithoutStopIsAnError(t *testing.T) {
 		t.Error("commands ended without stop, and nobody noticed")
 	}
 }
+
+func TestASlowMachineGetsLessLoadAndMorePatience(t *testing.T) {
+	normal, slow := DefaultConfig(), DefaultConfig().SlowedBy(4)
+	if slow.Connects*4 != normal.Connects || slow.Flows*4 != normal.Flows || slow.Rate*4 != normal.Rate {
+		t.Errorf("load %+v, want a quarter of %+v", slow, normal)
+	}
+	if slow.RequestTimeout != 4*normal.RequestTimeout || slow.DatagramTimeout != 4*normal.DatagramTimeout ||
+		slow.StallTimeout != 4*normal.StallTimeout {
+		t.Errorf("patience %+v, want four times that of %+v", slow, normal)
+	}
+	if idle := normal.SlowedBy(1 << 20); idle.Connects < 1 || idle.Flows < 1 || idle.Rate < 1 {
+		t.Errorf("no load is left: %+v", idle)
+	}
+}

@@ -23,6 +23,8 @@ const (
 type agent struct {
 	*child
 	node *lab.Node
+	// startBound is how long it may take to be ready.
+	startBound time.Duration
 }
 
 func (s *show) startAgent(n *lab.Node) (*agent, error) {
@@ -34,12 +36,12 @@ func (s *show) startAgent(n *lab.Node) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &agent{child: c, node: n}, nil
+	return &agent{child: c, node: n, startBound: s.cfg.patience(agentStartBound)}, nil
 }
 
 // awaitReady waits until the agent says that everything is in the kernel.
 func (a *agent) awaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, agentStartBound)
+	ctx, cancel := context.WithTimeout(ctx, a.startBound)
 	defer cancel()
 	return awaitOK(ctx, a.node.NS, "http://"+agentHealth+"/healthz", a.child)
 }
@@ -52,7 +54,7 @@ func (a *agent) kill() error {
 
 // stopAgents ends the agents in good order.
 func (s *show) stopAgents(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, agentStopBound)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.patience(agentStopBound))
 	defer cancel()
 	var errs []error
 	for _, a := range s.agents {

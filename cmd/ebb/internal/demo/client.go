@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -17,7 +18,7 @@ import (
 	"github.com/ebb-lb/ebb/tests/lab/load"
 )
 
-// finishBound is how long operations under way may take after the last act.
+// finishBound is [client.finishBound] on an idle host.
 const finishBound = 15 * time.Second
 
 // client is the process that produces load.
@@ -25,6 +26,8 @@ type client struct {
 	*child
 	commands *os.File
 	reports  *reportReader
+	// finishBound is how long operations under way may take after the last act.
+	finishBound time.Duration
 }
 
 // startClient starts the load's process. It does nothing before its first act.
@@ -34,9 +37,10 @@ func (s *show) startClient() (*client, error) {
 		return nil, err
 	}
 	defer in.Close()
-	c := &client{commands: commands, reports: &reportReader{}}
+	c := &client{commands: commands, reports: &reportReader{}, finishBound: s.cfg.patience(finishBound)}
 	http, udp := s.targets()
-	args := []string{"demo-load", "--http", strings.Join(http, ","), "--udp", strings.Join(udp, ",")}
+	args := []string{"demo-load", "--http", strings.Join(http, ","), "--udp", strings.Join(udp, ","),
+		"--slow", strconv.Itoa(max(1, s.cfg.Slow))}
 	c.child, err = s.start(s.network.Client, "client", args, func(cmd *exec.Cmd) {
 		cmd.Stdin, cmd.Stdout = in, c.reports
 	})
@@ -77,7 +81,7 @@ func (c *client) finish(ctx context.Context) (load.Report, error) {
 	if err := c.tell(load.Command{Stop: true}); err != nil {
 		return load.Report{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, finishBound)
+	ctx, cancel := context.WithTimeout(ctx, c.finishBound)
 	defer cancel()
 	select {
 	case <-c.Done():

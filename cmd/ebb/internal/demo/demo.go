@@ -22,6 +22,9 @@ import (
 // MinDuration is the shortest demo in which every act can be played.
 const MinDuration = 6 * time.Second
 
+// MaxSlow is the largest Config.Slow: with more there is hardly any load left.
+const MaxSlow = 20
+
 // DefaultDuration leaves each act a few seconds.
 const DefaultDuration = 24 * time.Second
 
@@ -31,12 +34,18 @@ type Config struct {
 	Duration time.Duration
 	// XDP is handed to the agents: "native", "generic" or "off".
 	XDP string
+	// Slow is how many times slower than an idle host the machine is: the load is
+	// divided by it, the patience with everything multiplied. 0 means 1.
+	Slow int
 	// Progress gets text for people to follow, rewritten in place if Terminal is set.
 	Progress io.Writer
 	Terminal bool
 	// Executable is the ebb binary; the one that runs, if it is empty.
 	Executable string
 }
+
+// patience is how long to wait for what takes d at most on an idle host.
+func (c Config) patience(d time.Duration) time.Duration { return d * time.Duration(max(1, c.Slow)) }
 
 // XDPModes are the values of Config.XDP that make sense in a lab.
 func XDPModes() []string { return []string{"native", "off", "generic"} }

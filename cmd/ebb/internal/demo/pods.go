@@ -35,6 +35,8 @@ type member struct {
 	*child
 	pod  *lab.Pod
 	life life
+	// patience stretches the bounds of this file: see Config.Slow.
+	patience func(time.Duration) time.Duration
 }
 
 // startPod starts the next pod on n. It is not in the manifests yet.
@@ -45,19 +47,19 @@ func (s *show) startPod(n *lab.Node) (*member, error) {
 		return nil, err
 	}
 	c, err := s.start(p.NS, "pod "+name, []string{
-		"demo-pod", "--name", name, "--quiet", podQuiet.String(), "--bound", podDrainBound.String(),
+		"demo-pod", "--name", name, "--quiet", s.cfg.patience(podQuiet).String(), "--bound", s.cfg.patience(podDrainBound).String(),
 	}, nil)
 	if err != nil {
 		return nil, err
 	}
-	m := &member{child: c, pod: p}
+	m := &member{child: c, pod: p, patience: s.cfg.patience}
 	s.cast = append(s.cast, m)
 	return m, nil
 }
 
 // awaitReady waits until the pod answers its node, as a kubelet would.
 func (m *member) awaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, podStartBound)
+	ctx, cancel := context.WithTimeout(ctx, m.patience(podStartBound))
 	defer cancel()
 	for _, addr := range []netip.Addr{m.pod.Addr4, m.pod.Addr6} {
 		url := "http://" + netip.AddrPortFrom(addr, pod.HTTPPort).String() + "/healthz"
@@ -111,7 +113,7 @@ func (m *member) drain(ctx context.Context) error {
 	if err := m.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, podDrainBound+probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, m.patience(podDrainBound+probeTimeout))
 	defer cancel()
 	select {
 	case <-m.Done():

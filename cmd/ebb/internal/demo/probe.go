@@ -12,7 +12,7 @@ import (
 
 const (
 	probeEvery   = 25 * time.Millisecond
-	probeTimeout = time.Second
+	probeTimeout = 5 * time.Second
 )
 
 // awaitOK asks url from inside ns until the answer is 200. It gives up when
