@@ -33,6 +33,17 @@ bench: ## ns per packet beside floor programs, in one interleaved run
 fuzz: ## odd frames, the programs against the Go reference; FUZZTIME=0: until interrupted
 	go test -run '^$$' -fuzz FuzzTranslate $(if $(filter-out 0,$(FUZZTIME)),-fuzztime $(FUZZTIME)) ./tests/fuzz
 
+# Kernels of make vmtest, see docs/contributing.md. LEVELS and RUN choose less.
+KERNELS ?= 6.1 6.12
+
+.PHONY: vmtest
+vmtest: ## the tests that need a kernel, in virtual machines with KERNELS
+	go run ./tests/vm -kernels "$(KERNELS)" -levels "$(LEVELS)" -run '$(RUN)' -docs '$(DOCS)'
+
+.PHONY: vmshell
+vmshell: ## a shell in a virtual machine with the first of KERNELS
+	tests/vm/shell.sh $(firstword $(KERNELS))
+
 .PHONY: generate
 generate: ## regenerate bpf/*_bpfel.{go,o} (needs clang)
 	go generate ./bpf ./tests/bench

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Fill the cache with virtme-ng and kernels of Debian: fetch.sh KERNEL...
+# A KERNEL is a series (6.1, 6.12, 6.18, ...) or "newest". Prints one line per
+# kernel: its name, its image. With everything in the cache it does nothing else.
+#
+# What is harmless is installed (QEMU, busybox, ...); what would disturb the
+# machine is unpacked in the cache: kernels, and virtme-ng, which comes from a
+# newer suite than the machine's. Suites and mirror have an apt configuration of
+# their own, so the machine's package lists stay as they are.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${VM_CACHE:-$here/../../.cache/vm}
+# Where kernels and virtme-ng are looked for, besides the machine's own suite.
+suites=${VM_SUITES:-bookworm trixie trixie-backports}
+updated=
+
+mkdir -p "$cache" && cache=$(cd "$cache" && pwd)
+export DEBIAN_FRONTEND=noninteractive
+
+say() { printf 'fetch: %s\n' "$*" >&2; }
+fail() { say "$@"; exit 1; }
+
+# mirror prints the address that apt has the machine's own Debian suite from.
+mirror() {
+	local codename
+	codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+	apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' |
+		awk -v suite="$codename" '$1 == suite && $2 == "main" { print $3; exit }'
+}
+
+# private runs an apt command with the cache's own lists and archives.
+private() {
+	local root=$cache/apt command=$1
+	shift
+	"$command" -qq -o Dir::State="$root" -o Dir::State::lists="$root/lists" -o Dir::Cache="$root" \
+		-o Dir::Etc::sourcelist="$root/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+		-o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false "$@"
+}
+
+# update fetches the package lists, once.
+update() {
+	local from suite key=/usr/share/keyrings/debian-archive-keyring.gpg
+	[ -z "$updated" ] || return 0
+	from=$(mirror)
+	[ -n "$from" ] || fail "apt knows no mirror with the main component of this Debian release"
+	mkdir -p "$cache/apt/lists/partial" "$cache/apt/archives/partial"
+	for suite in $suites; do
+		echo "deb ${key:+[signed-by=$key]} $from $suite main"
+	done >"$cache/apt/sources.list"
+	say "package lists of $suites from $from"
+	private apt-get update >&2
+	updated=yes
+}
+
+# unpack puts a package into directory $2 of the cache, complete or not at all.
+unpack() {
+	local work
+	work=$(mktemp -d "$cache/unpack.XXXXXX")
+	say "downloading $1 ($(private apt-cache show "$1" | awk '/^Size:/ { printf "%d MB", $2 / 1e6 + 1; exit }'))"
+	(cd "$work" && private apt-get download "$1" >&2)
+	say "unpacking $1"
+	dpkg-deb -x "$work"/*.deb "$work/root"
+	finish_kernel "$work/root"
+	chmod 755 "$work/root"
+	rm -rf "${cache:?}/$2"
+	mkdir -p "$(dirname "$cache/$2")"
+	mv "$work/root" "$cache/$2"
+	rm -rf "$work"
+}
+
+# finish_kernel makes modules of an unpacked kernel findable.
+finish_kernel() {
+	local modules
+	[ -d "$1/boot" ] || return 0
+	[ -e "$1/lib/modules" ] || { mkdir -p "$1/lib" && ln -s ../usr/lib/modules "$1/lib/modules"; }
+	for modules in "$1"/lib/modules/*; do
+		depmod -b "$1" "$(basename "$modules")"
+	done
+}
+
+# tools installs what runs virtual machines, where it is missing.
+tools() {
+	local missing=()
+	command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
+	command -v modprobe >/dev/null || missing+=(kmod)
+	command -v file >/dev/null || missing+=(file)
+	[ -x /bin/busybox ] && file -L /bin/busybox | grep -q static || missing+=(busybox-static)
+	[ -x /lib/systemd/systemd-udevd ] || missing+=(udev)
+	/usr/bin/python3 -c 'import argcomplete, requests, pkg_resources' 2>/dev/null ||
+		missing+=(python3 python3-argcomplete python3-requests python3-pkg-resources)
+	[ ${#missing[@]} -gt 0 ] || return 0
+	say "installing ${missing[*]}"
+	apt-get update -qq >&2
+	apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}" >"$cache/install.log" 2>&1 ||
+		fail "installation failed, see $cache/install.log"
+}
+
+# choose prints the newest kernel package of a series; flavours (rt, cloud) and
+# unsigned builds have longer names.
+choose() {
+	local series
+	series=$(sed 's/[.]/[.]/g' <<<"$1")
+	[ "$1" != newest ] || series='[0-9]+[.][0-9]+'
+	private apt-cache pkgnames linux-image- | grep -E "^linux-image-$series[.][^-]+(-[0-9]+)?-amd64\$" | sort -V | tail -n 1
+}
+
+kernel() {
+	local package image
+	if ! compgen -G "$cache/kernels/$1/boot/vmlinuz-*" >/dev/null; then
+		update
+		package=$(choose "$1")
+		[ -n "$package" ] || fail "no kernel $1 in $suites"
+		unpack "$package" "kernels/$1"
+	fi
+	image=$(compgen -G "$cache/kernels/$1/boot/vmlinuz-*")
+	echo "$1 $image"
+}
+
+[ "$(dpkg --print-architecture)" = amd64 ] || fail "only amd64 is supported"
+[ $# -gt 0 ] || fail "no kernel asked for"
+tools
+if ! [ -x "$cache/vng/usr/bin/vng" ]; then
+	update
+	unpack virtme-ng vng
+fi
+for k in "$@"; do
+	kernel "$k"
+done
