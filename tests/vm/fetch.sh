@@ -52,29 +52,46 @@ update() {
 	updated=yes
 }
 
-# unpack puts a package into directory $2 of the cache, complete or not at all.
+# unpack puts packages into directory $1 of the cache, complete or not at all.
 unpack() {
-	local work
+	local to=$cache/$1 work package deb
+	shift
 	work=$(mktemp -d "$cache/unpack.XXXXXX")
-	say "downloading $1 ($(private apt-cache show "$1" | awk '/^Size:/ { printf "%d MB", $2 / 1e6 + 1; exit }'))"
-	(cd "$work" && private apt-get download "$1" >&2)
-	say "unpacking $1"
-	dpkg-deb -x "$work"/*.deb "$work/root"
+	for package in "$@"; do
+		say "downloading $package ($(private apt-cache show "$package" | awk '/^Size:/ { printf "%.1f MB", $2 / 1e6; exit }'))"
+		(cd "$work" && private apt-get download "$package" >&2)
+	done
+	say "unpacking $*"
+	for deb in "$work"/*.deb; do
+		dpkg-deb -x "$deb" "$work/root"
+	done
 	finish_kernel "$work/root"
 	chmod 755 "$work/root"
-	rm -rf "${cache:?}/$2"
-	mkdir -p "$(dirname "$cache/$2")"
-	mv "$work/root" "$cache/$2"
+	rm -rf "$to"
+	mkdir -p "$(dirname "$to")"
+	mv "$work/root" "$to"
 	rm -rf "$work"
 }
 
-# finish_kernel makes modules of an unpacked kernel findable.
+# parts prints a kernel package and those it is divided into, if it is.
+parts() {
+	local release=${1#linux-image-}
+	echo "$1"
+	private apt-cache show "$1" | awk -F': ' '$1 == "Depends" { print $2; exit }' | tr ',|' '\n' |
+		awk '{ print $1 }' | grep -xF -e "linux-base-$release" -e "linux-binary-$release" -e "linux-modules-$release" || true
+}
+
+# finish_kernel puts image and modules of an unpacked kernel where they are looked
+# for, and indexes the modules. Newer packages have both in /usr/lib/modules.
 finish_kernel() {
-	local modules
-	[ -d "$1/boot" ] || return 0
+	local modules release
+	[ -d "$1/usr/lib/modules" ] || [ -d "$1/lib/modules" ] || return 0
 	[ -e "$1/lib/modules" ] || { mkdir -p "$1/lib" && ln -s ../usr/lib/modules "$1/lib/modules"; }
+	mkdir -p "$1/boot"
 	for modules in "$1"/lib/modules/*; do
-		depmod -b "$1" "$(basename "$modules")"
+		release=$(basename "$modules")
+		[ ! -e "$modules/vmlinuz" ] || mv "$modules/vmlinuz" "$1/boot/vmlinuz-$release"
+		depmod -b "$1" "$release"
 	done
 }
 
@@ -110,9 +127,10 @@ kernel() {
 		update
 		package=$(choose "$1")
 		[ -n "$package" ] || fail "no kernel $1 in $suites"
-		unpack "$package" "kernels/$1"
+		# shellcheck disable=SC2046 # one word per package
+		unpack "kernels/$1" $(parts "$package")
 	fi
-	image=$(compgen -G "$cache/kernels/$1/boot/vmlinuz-*")
+	image=$(compgen -G "$cache/kernels/$1/boot/vmlinuz-*") || fail "$package has no kernel image"
 	echo "$1 $image"
 }
 
@@ -121,7 +139,7 @@ kernel() {
 tools
 if ! [ -x "$cache/vng/usr/bin/vng" ]; then
 	update
-	unpack virtme-ng vng
+	unpack vng virtme-ng
 fi
 for k in "$@"; do
 	kernel "$k"
