@@ -16,6 +16,10 @@
  */
 #define LATENCY_SAMPLE 7
 
+/*
+ * Errors of map helpers are compared as int: before Linux 6.4 the functions
+ * behind them returned one, and left the upper half of the register as it was.
+ */
 #define EEXIST 17
 
 enum claim {
@@ -123,7 +127,7 @@ static __always_inline enum claim claim_again(struct beginning *bg)
 static __always_inline enum claim claim_half_open(struct beginning *bg)
 {
 	struct flow *f;
-	long err;
+	int err;
 
 	err = bpf_map_update_elem(&half_open, &bg->reverse->key, &bg->reverse->value, BPF_NOEXIST);
 	if (err)
@@ -145,7 +149,7 @@ static __always_inline enum claim claim_flow(struct beginning *bg)
 {
 	struct flow *f = bpf_map_lookup_elem(&flows, &bg->reverse->key);
 	struct backend_counts *counts;
-	long err;
+	int err;
 
 	if (f)
 		return flow_pairs(bg->key, f) ? CLAIM_OK : CLAIM_TAKEN;

@@ -32,6 +32,8 @@ else
 	echo "emulated" >"$directory/accelerator"
 	arguments+=(--disable-kvm)
 fi
+# virtme-ng looks for the directory, as the guest has it, from where it stands.
+cd /
 if [ $# -lt 3 ]; then
 	exec vng "${arguments[@]}"
 fi
