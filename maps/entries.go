@@ -12,7 +12,7 @@ import (
 // ErrFull means that a map has no room for another entry.
 var ErrFull = errors.New("map is full")
 
-// entries is one map with the write counter of its Set.
+// entries is one map with its counter of writes.
 type entries struct {
 	m      *ebpf.Map
 	writes *atomic.Uint64

@@ -20,7 +20,7 @@ import (
 type Set struct {
 	maps   map[string]*ebpf.Map
 	slots  *ebpf.Memory // nil: read-only
-	writes atomic.Uint64
+	writes map[string]*atomic.Uint64
 }
 
 // mapNames are the maps of a Set in the order they are created and pinned.
@@ -86,8 +86,9 @@ func openMap(path string, readOnly bool, spec *ebpf.MapSpec) (*ebpf.Map, error) 
 // assemble gets each map by name and, unless it is read-only, maps the slots
 // into memory. On error everything that was got is closed.
 func assemble(action string, readOnly bool, get func(name string) (*ebpf.Map, error)) (*Set, error) {
-	s := &Set{maps: make(map[string]*ebpf.Map)}
+	s := &Set{maps: make(map[string]*ebpf.Map), writes: make(map[string]*atomic.Uint64)}
 	for _, name := range mapNames() {
+		s.writes[name] = new(atomic.Uint64)
 		m, err := get(name)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("%s map %s: %w", action, name, err), s.Close())
@@ -162,9 +163,25 @@ func (s *Set) Replacements() map[string]*ebpf.Map {
 
 // Writes is the number of changes the kernel has taken from this Set since it
 // was created or opened: puts and deletes of frontends, service ports,
-// backends, source and pod ranges, devices and runtime values, and regions of slots. Refused writes,
-// deletes of absent entries and all access to flows and affinity do not count.
-func (s *Set) Writes() uint64 { return s.writes.Load() }
+// backends, source and pod ranges, devices and runtime values, and regions of
+// slots. Refused writes, deletes of absent entries and all access to flows and
+// affinity do not count.
+func (s *Set) Writes() uint64 {
+	var all uint64
+	for _, n := range s.writes {
+		all += n.Load()
+	}
+	return all
+}
+
+// WritesByMap is Writes, for each map by its name.
+func (s *Set) WritesByMap() map[string]uint64 {
+	all := make(map[string]uint64, len(s.writes))
+	for name, n := range s.writes {
+		all[name] = n.Load()
+	}
+	return all
+}
 
 // Frontends is access to what clients dial.
 func (s *Set) Frontends() Frontends { return Frontends{s.entries(bpf.LayoutMapFrontends)} }
@@ -209,4 +226,4 @@ func (s *Set) Runtime() RuntimeValues { return RuntimeValues{s.entries(bpf.Layou
 // Devices is access to how XDP may leave by each device.
 func (s *Set) Devices() Devices { return Devices{s.entries(bpf.LayoutMapDevices)} }
 
-func (s *Set) entries(name string) entries { return entries{s.maps[name], &s.writes} }
+func (s *Set) entries(name string) entries { return entries{s.maps[name], s.writes[name]} }

@@ -86,6 +86,10 @@ func (b *Backends) Begin(now time.Time, live func(maps.BackendID) int) {
 	b.now, b.live, b.scanned = now, live, 0
 }
 
+// Len returns the number of indexes that are in use, or were and keep their
+// backend's name until they are used again.
+func (b *Backends) Len() int { return len(b.holders) }
+
 // Lookup returns index and generation of a backend that was taken and not
 // retired since.
 func (b *Backends) Lookup(key BackendKey) (id maps.BackendID, generation uint32, ok bool) {

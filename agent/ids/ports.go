@@ -40,6 +40,9 @@ func NewPorts(capacity uint32, have map[maps.ServicePortID]maps.ServicePort) *Po
 	return p
 }
 
+// Len returns the number of names that have an id.
+func (p *Ports) Len() int { return len(p.names) }
+
 // Lookup returns the id of name, if it has one.
 func (p *Ports) Lookup(name maps.ServicePort) (maps.ServicePortID, bool) {
 	id, ok := p.byName[name]

@@ -78,6 +78,13 @@ func (r *Regions) room() (free uint64, largest uint32) {
 	return free, largest
 }
 
+// Used returns the number of slots that are not free; those readers may still
+// see are not.
+func (r *Regions) Used() uint32 {
+	free, _ := r.room()
+	return r.capacity - uint32(free)
+}
+
 // Return gives back a region that was taken but never written or pointed at.
 func (r *Regions) Return(t maps.Table) { r.insert(t) }
 

@@ -88,6 +88,15 @@ func (p *Planner) Plan(now time.Time, in Input) (Plan, map[service.Name]error) {
 	return r.journal.plan(), r.failures
 }
 
+// Used returns how many entries of each map are taken. Gone backends count as
+// long as their index was not used again.
+func (p *Planner) Used() Capacities {
+	return Capacities{
+		Frontends: uint32(len(p.owners)), ServicePorts: uint32(p.portIDs.Len()),
+		Backends: uint32(p.backendIDs.Len()), Slots: p.regions.Used(),
+	}
+}
+
 // settle starts the grace period of what the last plan let go.
 func (p *Planner) settle(now time.Time) {
 	for _, t := range p.released {

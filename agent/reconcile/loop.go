@@ -71,7 +71,9 @@ type Parts struct {
 	// Live returns the live flows of an index, negative if that is not known.
 	Live   func(maps.BackendID) int
 	Health *health.State
-	Log    *slog.Logger
+	// Done is told of each sync, after Health; nil: nobody asks.
+	Done func(Report)
+	Log  *slog.Logger
 }
 
 // Loop syncs. Use New, then Run once.
@@ -151,10 +153,22 @@ func (l *Loop) step() {
 		return
 	}
 	l.parts.Health.Pending(time.Now())
-	failed := l.sync(l.take())
-	if failed == nil {
-		l.retry = 0
+	r := Report{Begin: time.Now()}
+	l.sync(l.take(), &r)
+	r.End, r.Incomplete, r.Used = time.Now(), len(l.failing), l.planner.Used()
+	if r.Err == nil {
 		l.parts.Health.Synced()
+	}
+	if l.parts.Done != nil {
+		l.parts.Done(r)
+	}
+	l.backOff(r.Err)
+}
+
+// backOff decides when to try again, if there is something to try.
+func (l *Loop) backOff(err error) {
+	if err == nil {
+		l.retry = 0
 		return
 	}
 	most := retryMost
@@ -162,7 +176,7 @@ func (l *Loop) step() {
 		most = roomMost
 	}
 	l.retry = min(max(retryFirst, 2*l.retry), most)
-	l.parts.Log.Error("sync", "error", failed, "retry", l.retry)
+	l.parts.Log.Error("sync", "error", err, "retry", l.retry)
 }
 
 // take returns what the next plan is about. A full plan deletes what it is not
@@ -180,21 +194,24 @@ func (l *Loop) take() service.Changes {
 	return ch
 }
 
-func (l *Loop) sync(ch service.Changes) error {
+func (l *Loop) sync(ch service.Changes, r *Report) {
+	r.Services, r.Full = ch.Services, l.full
 	if ch.NodeChanged || l.full {
 		if err := errors.Join(l.setRuntime(), l.setPodCIDRs()); err != nil {
-			return l.again(ch, err)
+			r.Err = l.again(ch, err)
+			return
 		}
 		l.attach()
 	}
-	return l.syncServices(ch)
+	l.syncServices(ch, r)
 }
 
-func (l *Loop) syncServices(ch service.Changes) error {
+func (l *Loop) syncServices(ch service.Changes, r *Report) {
 	if l.reseed {
 		have, err := apply.Read(l.parts.Maps)
 		if err != nil {
-			return l.again(ch, err)
+			r.Err = l.again(ch, err)
+			return
 		}
 		l.planner, l.reseed = l.planner.Reseed(have), false
 	}
@@ -202,15 +219,17 @@ func (l *Loop) syncServices(ch service.Changes) error {
 		Services: ch.Services, NodeName: l.cfg.NodeName, Zone: l.node.Zone,
 		NodePortAddrs: l.cfg.NodePorts.Of(l.node.Addrs), Live: l.parts.Live, Full: l.full,
 	})
+	r.Planned = time.Now()
 	result := apply.Apply(p, l.parts.Maps)
 	l.parts.Log.Info("synced", "services", len(ch.Services), "full", l.full, "writes", result.Writes)
-	l.full = false
-	l.report(ch.Services, failed)
+	l.full, r.Writes = false, result.Writes
 	if len(result.Failed) > 0 {
 		l.reseed, l.full = true, true
 		stdmaps.Copy(failed, result.Failed)
 	}
-	return l.later(ch, failed)
+	r.Failed = failed
+	l.note(ch.Services, failed)
+	r.Err = l.later(ch, failed)
 }
 
 // again makes the next sync be about everything, and still about ch.
@@ -220,9 +239,8 @@ func (l *Loop) again(ch service.Changes, err error) error {
 	return err
 }
 
-// report logs what could not be planned, once, and leaves what to try again:
-// lack of room may go away, a conflict between services does not.
-func (l *Loop) report(planned []service.View, failed map[service.Name]error) {
+// note remembers which services are not completely served, and logs what is new.
+func (l *Loop) note(planned []service.View, failed map[service.Name]error) {
 	for _, v := range planned {
 		if failed[v.Name] == nil {
 			delete(l.failing, v.Name)
@@ -233,22 +251,22 @@ func (l *Loop) report(planned []service.View, failed map[service.Name]error) {
 			l.failing[name] = err.Error()
 			l.parts.Log.Warn("service not completely served", "service", name.String(), "error", err)
 		}
-		if !errors.Is(err, ids.ErrFull) {
-			delete(failed, name)
-		}
 	}
 }
 
 // later makes the next sync be about the services that failed in this one, and
-// those of them that changed keep the time of the change.
+// those of them that changed keep the time of the change. Conflicts between
+// services do not go away by trying again.
 func (l *Loop) later(ch service.Changes, failed map[service.Name]error) error {
-	if len(failed) == 0 {
+	retry := stdmaps.Clone(failed)
+	stdmaps.DeleteFunc(retry, func(_ service.Name, err error) bool { return isConflict(err) })
+	if len(retry) == 0 {
 		return nil
 	}
-	rest := slices.DeleteFunc(slices.Clone(ch.Services), func(v service.View) bool { return failed[v.Name] == nil })
+	rest := slices.DeleteFunc(slices.Clone(ch.Services), func(v service.View) bool { return retry[v.Name] == nil })
 	l.parts.Store.PutBack(service.Changes{Services: rest})
-	l.parts.Store.MarkDirty(slices.Collect(stdmaps.Keys(failed))...)
-	return joined(failed)
+	l.parts.Store.MarkDirty(slices.Collect(stdmaps.Keys(retry))...)
+	return joined(retry)
 }
 
 // adopt takes over what the node's object says and reports whether its addresses
@@ -313,6 +331,12 @@ func (l *Loop) attach() {
 		l.parts.Log.Error("attach", "error", err)
 	}
 	l.parts.Health.Attached(err)
+}
+
+// isConflict reports whether err is only about frontends others have.
+func isConflict(err error) bool {
+	var c *plan.ConflictError
+	return errors.As(err, &c) && !errors.Is(err, ids.ErrFull)
 }
 
 func joined(failed map[service.Name]error) error {

@@ -16,7 +16,8 @@ type View struct {
 	// sorted by address and port. A port nobody serves has no entry.
 	Endpoints map[PortKey][]Endpoint
 	// Received is when the oldest change that is in this view, and was in
-	// none before, reached the Store.
+	// none before, reached the Store. It is zero if there is none: the view is
+	// there because MarkDirty or MarkAllDirty asked for it.
 	Received time.Time
 	// Triggered is when the oldest change of endpoints that is in this view,
 	// and was in none before, happened in the cluster. It is zero if nobody
@@ -46,14 +47,14 @@ type times struct {
 	received, triggered time.Time
 }
 
-// MarkDirty makes the next Take contain these services, as if they had just
-// changed. It does not signal Changed: its caller is the loop, which knows
-// when it wants to try again.
+// MarkDirty makes the next Take contain these services, whether they changed or
+// not. It does not signal Changed: its caller is the loop, which knows when it
+// wants to try again.
 func (s *Store) MarkDirty(names ...Name) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, name := range names {
-		s.touch(name)
+		s.mark(name)
 	}
 }
 
@@ -63,7 +64,7 @@ func (s *Store) MarkAllDirty() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name := range s.services {
-		s.touch(name)
+		s.mark(name)
 	}
 	s.nodeDirty, s.cidrsDirty = true, true
 }
@@ -107,6 +108,7 @@ func (s *Store) Take() Changes {
 	}
 	clear(s.dirty)
 	s.nodeDirty, s.cidrsDirty = false, false
+	s.counts.taken()
 	return c
 }
 
@@ -121,12 +123,20 @@ func (s *Store) view(name Name) View {
 	return v
 }
 
+// mark makes the next Take contain a service.
+func (s *Store) mark(name Name) {
+	if _, is := s.dirty[name]; !is {
+		s.dirty[name] = times{}
+	}
+}
+
 // touch marks a service as changed; the oldest change counts.
 func (s *Store) touch(name Name) {
 	s.revision++
+	s.counts.Changed = s.now()
 	t := s.dirty[name]
 	if t.received.IsZero() {
-		t.received = s.now()
+		t.received = s.counts.Changed
 		s.dirty[name] = t
 	}
 }

@@ -27,6 +27,7 @@ type Store struct {
 	cidrs      map[string][]netip.Prefix // ServiceCIDR → its ranges
 	cidrsDirty bool
 	revision   uint64 // counts changes
+	counts     Counts
 }
 
 // entry is one service and the slices that name it; either may be absent.
@@ -187,6 +188,7 @@ func (s *Store) putService(svc *Service) {
 		return
 	}
 	e.service = svc
+	s.counts.service()
 	s.touch(svc.Name)
 }
 
@@ -196,6 +198,7 @@ func (s *Store) deleteService(name Name) {
 		return
 	}
 	e.service = nil
+	s.counts.service()
 	s.forgetIfEmpty(name)
 	s.touch(name)
 }
@@ -211,6 +214,7 @@ func (s *Store) putSlice(sl *Slice) {
 	}
 	s.entry(sl.Service).slices[sl.Key] = sl
 	s.owners[sl.Key] = sl.Service
+	s.counts.slice()
 	s.touch(sl.Service)
 	s.trigger(sl.Service, sl.Triggered)
 }
@@ -223,6 +227,7 @@ func (s *Store) deleteSlice(key Name) {
 	delete(s.owners, key)
 	delete(s.services[owner].slices, key)
 	s.forgetIfEmpty(owner)
+	s.counts.slice()
 	s.touch(owner)
 }
 
