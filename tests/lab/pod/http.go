@@ -23,6 +23,7 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /echo/{text}", s.serveEcho)
+	mux.HandleFunc("GET /peer", s.servePeer)
 	mux.HandleFunc("GET /stream", s.serveStream)
 	return mux
 }
@@ -32,6 +33,12 @@ func (s *Server) handler() http.Handler {
 func (s *Server) serveEcho(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(Header, s.cfg.Name)
 	fmt.Fprint(w, r.PathValue("text"))
+}
+
+// servePeer answers with the address the pod sees its client at.
+func (s *Server) servePeer(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set(Header, s.cfg.Name)
+	fmt.Fprint(w, r.RemoteAddr)
 }
 
 // stream is what /stream is asked for.

@@ -1,7 +1,8 @@
 // Package pod is the application of a lab's pods: a small HTTP server and a
-// UDP echo that end the way well-behaved applications do. When asked to end it
-// keeps serving, finishes what is open, and leaves once nobody has asked for
-// anything for a while. It knows nothing about balancing or namespaces.
+// UDP echo. When asked to end it keeps serving, finishes what is open, and leaves
+// once nobody has asked for anything for a while; or, if it is a hasty one, it
+// turns away what is new at once, as most applications do. It knows nothing
+// about balancing or namespaces.
 package pod
 
 import (
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,12 +31,18 @@ type Config struct {
 	// Quiet is how long nothing must have been open or asked before a
 	// draining pod ends, Bound how long it drains at most.
 	Quiet, Bound time.Duration
+	// Hasty pods stop to listen, and to answer datagrams, when asked to end.
+	Hasty bool
+	// Closed, if set, is called when a hasty pod has stopped to listen.
+	Closed func()
 }
 
 // Server serves one pod. Use New, then Run once.
 type Server struct {
 	cfg      Config
 	activity *activity
+	// finishing: the pod is hasty and was asked to end.
+	finishing atomic.Bool
 }
 
 // New returns a Server that does nothing yet.
@@ -53,7 +61,11 @@ func (s *Server) Run(ctx context.Context, l net.Listener, c net.PacketConn, drai
 	go func() {
 		select {
 		case <-drain:
-			s.activity.waitIdle(ctx, s.cfg.Quiet, s.cfg.Bound)
+			if s.cfg.Hasty {
+				s.finish(ctx, srv, l, c)
+			} else {
+				s.activity.waitIdle(ctx, s.cfg.Quiet, s.cfg.Bound)
+			}
 			stop()
 		case <-ctx.Done():
 		}
@@ -61,10 +73,40 @@ func (s *Server) Run(ctx context.Context, l net.Listener, c net.PacketConn, drai
 	var err error
 	select {
 	case err = <-failed:
-		err = fmt.Errorf("serve pod %s: %w", s.cfg.Name, err)
+		err = s.failure(ctx, err)
 	case <-ctx.Done():
 	}
-	return errors.Join(err, srv.Close(), c.Close())
+	return errors.Join(err, srv.Close(), ignoreClosed(c.Close()))
+}
+
+// finish turns away what is new and waits for what is open.
+func (s *Server) finish(ctx context.Context, srv *http.Server, l net.Listener, c net.PacketConn) {
+	s.finishing.Store(true)
+	_, _ = l.Close(), c.Close()
+	if s.cfg.Closed != nil {
+		s.cfg.Closed()
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Bound)
+	defer cancel()
+	// Whatever is still open after the bound is closed with the server.
+	_ = srv.Shutdown(ctx)
+}
+
+// failure is what err means: while the pod finishes, sockets are closed because it
+// closed them; its end is then awaited.
+func (s *Server) failure(ctx context.Context, err error) error {
+	if s.finishing.Load() {
+		<-ctx.Done()
+		return nil
+	}
+	return fmt.Errorf("serve pod %s: %w", s.cfg.Name, err)
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
 }
 
 // connState keeps count of open connections.

@@ -130,6 +130,39 @@ func TestDrainingPodFinishesAnOpenTransferAndServesNewClients(t *testing.T) {
 	}
 }
 
+func TestHastyPodFinishesAnOpenTransferAndTurnsAwayNewClients(t *testing.T) {
+	closed := make(chan struct{})
+	r := run(t, Config{Name: "p", Bound: time.Minute, Hasty: true, Closed: func() { close(closed) }})
+	resp := r.get(t, "/stream?bytes=20000&rate=50000&seed=1")
+	close(r.drain)
+	<-closed
+	if _, err := net.Dial("tcp", r.http); err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("a hasty pod that was asked to end still listens: %v", err)
+	}
+	if n, err := io.Copy(content.NewVerifier(1), resp.Body); err != nil || n != 20000 {
+		t.Errorf("the open transfer ended after %d bytes, %v", n, err)
+	}
+	if err := <-r.ended; err != nil {
+		t.Errorf("run: %v", err)
+	}
+}
+
+func TestPodTellsAtWhichAddressItSeesItsClient(t *testing.T) {
+	r := run(t, Config{Name: "p"})
+	conn, err := net.Dial("tcp", r.http)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /peer HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasSuffix(string(answer), "\r\n\r\n"+conn.LocalAddr().String()) {
+		t.Errorf("got %q, %v, want %s", answer, err, conn.LocalAddr())
+	}
+}
+
 func TestWaitIdle(t *testing.T) {
 	const quiet, bound = time.Second, 10 * time.Second
 	tests := []struct {
