@@ -1,0 +1,177 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ebb-lb/ebb/loader"
+	"github.com/ebb-lb/ebb/maps"
+	"github.com/ebb-lb/ebb/tests/lab"
+)
+
+const (
+	bpffs       = lab.BPFFS + "/ebb"
+	metricsAddr = "127.0.0.1:10249"
+	healthAddr  = "127.0.0.1:10256"
+	// patience bounds everything that is waited for, unless said otherwise.
+	patience   = 30 * time.Second
+	probeEvery = 25 * time.Millisecond
+	// writesMetric counts the writes of the agent that serves it.
+	writesMetric = "ebb_map_writes_total"
+)
+
+// agent is the agent of one node.
+type agent struct {
+	*lab.Process
+	node *lab.Node
+	log  *output
+}
+
+// output is what a process has said. Safe for concurrent use.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// startAgent starts the agent of a node, in the place of one that has ended.
+func (c *cluster) startAgent(n *lab.Node, kubeconfig string) (*agent, error) {
+	a := &agent{node: n, log: &output{}}
+	cmd := exec.Command(ebb, "agent", "--source", "kubernetes", "--kubeconfig", kubeconfig, "--node-name", n.Name(),
+		"--uplink", lab.Uplink, "--xdp", "native", "--bpffs", bpffs, "--metrics-addr", metricsAddr, "--health-addr", healthAddr,
+		"--max-frontends", "1024", "--max-backends", "1024", "--max-slots", "262144", "--max-flows", "65536", "--max-half-open", "65536")
+	cmd.Stdout, cmd.Stderr = a.log, a.log
+	var err error
+	if a.Process, err = n.Start(cmd); err != nil {
+		return nil, err
+	}
+	c.agents[n.Name()] = a
+	return a, nil
+}
+
+// awaitReady waits until the agent says that all is in the kernel.
+func (a *agent) awaitReady(ctx context.Context) error {
+	return await(ctx, patience, func() error {
+		select {
+		case <-a.Done():
+			return stop{a.failure()}
+		default:
+		}
+		_, err := a.get(ctx, "http://"+healthAddr+"/healthz")
+		if err != nil {
+			return fmt.Errorf("agent of %s is not ready: %w\n%s", a.node.Name(), err, a.log)
+		}
+		return nil
+	})
+}
+
+// failure is that the agent has ended.
+func (a *agent) failure() error {
+	return fmt.Errorf("agent of %s ended: %v\n%s", a.node.Name(), a.Err(), a.log)
+}
+
+// get asks the agent from its own node.
+func (a *agent) get(ctx context.Context, url string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, body, err := get(ctx, a.node.NS, url)
+	return body, err
+}
+
+// metric returns the value of a metric without labels.
+func (a *agent) metric(ctx context.Context, name string) (int, error) {
+	body, err := a.get(ctx, "http://"+metricsAddr+"/metrics")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(body) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.Atoi(strings.TrimSpace(value))
+		}
+	}
+	return 0, fmt.Errorf("no metric %s", name)
+}
+
+// contents reads the maps of a node, whether or not an agent runs.
+func contents(n *lab.Node) (maps.Contents, error) {
+	var all maps.Contents
+	err := n.Do(func() (err error) {
+		set, err := maps.Open(loader.MapsDir(bpffs), true)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, set.Close()) }()
+		all, err = set.Contents()
+		return err
+	})
+	return all, err
+}
+
+// get asks from inside ns and returns the headers and the body of an answer
+// with status 200.
+func get(ctx context.Context, ns *lab.NS, url string) (http.Header, string, error) {
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return ns.Dial(ctx, network, addr)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: status %s: %s", url, resp.Status, body)
+	}
+	return resp.Header, string(body), err
+}
+
+// stop is an error that trying again does not help with.
+type stop struct{ error }
+
+// await tries until there is no error, at most as long as bound.
+func await(ctx context.Context, bound time.Duration, try func() error) error {
+	deadline := time.After(bound)
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		err := try()
+		if final := (stop{}); err == nil || errors.As(err, &final) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-deadline:
+			return fmt.Errorf("after %s: %w", bound, err)
+		case <-tick.C:
+		}
+	}
+}
