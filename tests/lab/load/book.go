@@ -107,7 +107,7 @@ func (b *book) credit(o outcome) {
 func (b *book) report(final bool) Report {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r := Report{Final: final, Failures: slices.Clone(b.failures)}
+	r := Report{Final: final, BeganMillis: b.began.UnixMilli(), Failures: slices.Clone(b.failures)}
 	for _, t := range b.acts {
 		a := ActReport{Name: t.name, Kinds: map[Kind]KindReport{}}
 		for kind, c := range t.kinds {

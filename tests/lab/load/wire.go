@@ -22,6 +22,8 @@ type Command struct {
 type Report struct {
 	Acts []ActReport `json:"acts"`
 	Pods []PodReport `json:"pods"`
+	// BeganMillis is when the load began, in milliseconds since 1970.
+	BeganMillis int64 `json:"beganMillis"`
 	// Failures are the first ones, in order.
 	Failures []Failure `json:"failures,omitempty"`
 	// Final means that no operation is under way any more.
