@@ -92,7 +92,7 @@ func (k *Kubernetes) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("watch %s: %w", w.resource, err)
 		}
-		lists = append(lists, firstList{delivered: reg.HasSyncedChecker().Done(), refused: w.refused.done()})
+		lists = append(lists, firstList{delivered: reg.HasSyncedChecker().Done(), refused: w.refused})
 	}
 	for _, w := range watches {
 		d := make(chan struct{})
@@ -107,19 +107,27 @@ func (k *Kubernetes) Run(ctx context.Context) error {
 	return nil
 }
 
-// firstList is closed either way.
+// firstList comes, or is refused where that is allowed.
 type firstList struct {
-	delivered, refused <-chan struct{}
+	delivered <-chan struct{}
+	refused   *refusal
 }
 
-// awaitFirstLists returns when every list has reached the Store, or ctx is done.
+// awaitFirstLists returns when every list has reached the Store, or ctx is
+// done. Those that must come are awaited before any may be refused.
 func (k *Kubernetes) awaitFirstLists(ctx context.Context, lists []firstList) {
-	for _, l := range lists {
-		select {
-		case <-l.delivered:
-		case <-l.refused:
-		case <-ctx.Done():
-			return
+	for _, optional := range []bool{false, true} {
+		for _, l := range lists {
+			if optional != (l.refused != nil) {
+				continue
+			}
+			l.refused.othersAllowed()
+			select {
+			case <-l.delivered:
+			case <-l.refused.done():
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
 	k.log.Info("first lists received", "node", k.opts.NodeName)

@@ -102,6 +102,32 @@ func TestAServerWithoutServiceCIDRsIsEnough(t *testing.T) {
 	}
 }
 
+// TestAServerThatForbidsEverythingAtFirst is one that has just been started.
+// What it then gives is waited for, as if it had never been forbidden.
+func TestAServerThatForbidsEverythingAtFirst(t *testing.T) {
+	client := fake.NewClientset(aService(nil), aSlice(nil), aNode("n1", "192.0.2.1"), aServiceCIDR("kubernetes", "10.96.0.0/16"))
+	const times = 2
+	asked := map[string]int{}
+	forbidden := make(chan struct{}, 100)
+	client.PrependReactor("list", "*", func(a k8stesting.Action) (bool, runtime.Object, error) {
+		resource := a.GetResource().Resource // reactors are called one at a time
+		if asked[resource]++; asked[resource] > times {
+			return false, nil, nil
+		}
+		forbidden <- struct{}{}
+		return true, nil, apierrors.NewForbidden(a.GetResource().GroupResource(), "", errors.New("RBAC"))
+	})
+	h := newHarness(t)
+	h.start(NewKubernetes(client, onN1, h.store, slog.New(slog.DiscardHandler)).Run)
+	for range watchCount * times {
+		<-forbidden
+	}
+	h.awaitEndpoints(web, "10.1.0.1:8080")
+	if !cmp.Equal(h.cidrs, prefixes("10.96.0.0/16"), byValue) {
+		t.Errorf("services came with ServiceCIDRs %v", h.cidrs)
+	}
+}
+
 func TestOnlyServiceCIDRsMayBeRefused(t *testing.T) {
 	k := NewKubernetes(fake.NewClientset(), onN1, newHarness(t).store, slog.New(slog.DiscardHandler))
 	var optional []string
