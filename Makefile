@@ -25,6 +25,11 @@ test: ## every test; needs root, and fails where a privileged test would be skip
 	go vet ./...
 	go test -timeout 10m $(TESTFLAGS) ./...
 
+.PHONY: cluster-test
+cluster-test: ## the agent beside a real Kubernetes control plane; RUN chooses tests, see docs/cluster-tests.md
+	@[ "$$(id -u)" = 0 ] || { echo "make cluster-test needs root: it makes network namespaces" >&2; exit 1; }
+	cd tests/cluster && go vet ./... && go run ./binaries/build && go test -timeout 15m $(TESTFLAGS) -run '$(RUN)' ./...
+
 .PHONY: bench
 bench: ## ns per packet beside floor programs, in one interleaved run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./tests/bench -args -rounds=$(ROUNDS) -only="$(ONLY)"
@@ -57,4 +62,5 @@ lint: ## formatting, staticcheck, import directions
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out" >&2; exit 1; }
 	clang-format-$(CLANG_VERSION) --dry-run -Werror bpf/*.[ch] tests/bench/*.c
 	go tool staticcheck ./...
+	staticcheck="$$(go tool -n staticcheck)" && cd tests/cluster && "$$staticcheck" ./...
 	go run ./tests/imports

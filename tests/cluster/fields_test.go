@@ -256,3 +256,78 @@ func (w *world) seesClient(target netip.Addr, port uint16, client netip.Addr) {
 		}
 	}
 }
+
+func TestTrafficDistributionFollowsTheHintsOfTheController(t *testing.T) {
+	w := setup(t)
+	zone, node := corev1.ServiceTrafficDistributionPreferSameZone, corev1.ServiceTrafficDistributionPreferSameNode
+	s := w.service(loadBalancer)
+	s.ingress(ingress(corev1.LoadBalancerIPModeVIP, s.lb4, s.lb6))
+	for _, distribution := range []*string{&zone, nil, &node, nil} {
+		s.change(func(s *corev1.Service) { s.Spec.TrafficDistribution = distribution })
+		want, what := []string{a1, a2, b1}, "everywhere"
+		if distribution != nil {
+			want, what = []string{a1, a2}, *distribution
+		}
+		w.leadsTo(what, httpPort, addrs(s.cluster4, s.cluster6, s.lb4), want...)
+	}
+	s.change(func(s *corev1.Service) {
+		s.Spec.TrafficDistribution = &zone
+		s.Spec.Selector = map[string]string{nameLabel: b1}
+	})
+	w.leadsTo("nobody in the zone", httpPort, addrs(s.cluster4), b1)
+}
+
+func TestSessionAffinityBindsAClientToAPod(t *testing.T) {
+	w := setup(t)
+	s := w.service(nil)
+	w.leadsTo("no affinity", httpPort, addrs(s.cluster4), a1, a2, b1)
+	const seconds = 1
+	s.change(func(s *corev1.Service) {
+		timeout := int32(seconds)
+		s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+		s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &timeout}}
+	})
+	for _, a := range addrs(s.cluster4, s.cluster6) {
+		w.check("affinity", w.bound(t.Context(), netip.AddrPortFrom(a, httpPort)))
+	}
+	s.change(func(s *corev1.Service) {
+		s.Spec.SessionAffinity, s.Spec.SessionAffinityConfig = corev1.ServiceAffinityNone, nil
+	})
+	w.leadsTo("no affinity again", httpPort, addrs(s.cluster4, s.cluster6), a1, a2, b1)
+}
+
+// bound waits until one pod, whichever, answers everything.
+func (w *world) bound(ctx context.Context, target netip.AddrPort) error {
+	return await(ctx, patience, func() error {
+		first, err := ask(ctx, w.lab.Client, target, askBound)
+		if err != nil {
+			return err
+		}
+		for range enough {
+			next, err := ask(ctx, w.lab.Client, target, askBound)
+			if err != nil || next.pod != first.pod {
+				return fmt.Errorf("%s leads to %s and to %s: %v", target, first.pod, next.pod, err)
+			}
+		}
+		return nil
+	})
+}
+
+func TestSourceRangesDecideWhoReachesALoadBalancer(t *testing.T) {
+	w := setup(t)
+	client4, client6 := w.clientAddrs()
+	s := w.service(loadBalancer)
+	s.ingress(ingress(corev1.LoadBalancerIPModeVIP, s.lb4, s.lb6))
+	ranges := func(r ...string) { s.change(func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = r }) }
+	w.leadsTo("no ranges", httpPort, addrs(s.lb4, s.lb6), a1, a2, b1)
+	ranges("192.0.2.200/32", "2001:db8:99::/64")
+	w.nobody("ranges of others", httpPort, s.lb4, s.lb6)
+	w.leadsTo("cluster IPs are not restricted", httpPort, addrs(s.cluster4), a1, a2, b1)
+	w.leadsTo("node ports are not restricted", uint16(s.get().Spec.Ports[0].NodePort), addrs(w.entry.Addr4), a1, a2, b1)
+	ranges(client4.String()+"/32", client6.String()+"/128")
+	w.leadsTo("ranges of the client", httpPort, addrs(s.lb4, s.lb6), a1, a2, b1)
+	ranges(client4.String() + "/32")
+	w.nobody("ranges of the other family only", httpPort, s.lb6)
+	ranges()
+	w.leadsTo("no ranges again", httpPort, addrs(s.lb4, s.lb6), a1, a2, b1)
+}

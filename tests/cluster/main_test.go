@@ -36,7 +36,7 @@ const (
 )
 
 // podBound is how long a pod takes to end at most.
-const podBound = 25 * time.Second
+const podBound = 50 * time.Second
 
 // ebb is the binary under test, built from the source around this module.
 var ebb string

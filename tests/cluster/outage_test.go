@@ -65,19 +65,14 @@ func (w *world) untouched(when string, before state) {
 	}
 }
 
-// throughProxy has the agent of the entry node use the faulty way to the API
-// server, until the test is over.
-func (w *world) throughProxy() {
+// newAgent replaces the agent of the entry node by one that uses the given way
+// to the API server.
+func (w *world) newAgent(kubeconfig string) {
 	w.Helper()
 	w.must(w.agents[nodeA].Kill())
-	w.restartAgent(w.entry, w.indirect)
-	w.Cleanup(func() {
-		w.proxy.Set(fault.Fault{})
-		w.must(w.agents[nodeA].Kill())
-		a, err := w.startAgent(w.entry, w.direct)
-		w.must(err)
-		w.must(a.awaitReady(afterwards(w.T)))
-	})
+	a, err := w.startAgent(w.entry, kubeconfig)
+	w.must(err)
+	w.must(a.awaitReady(afterwards(w.T)))
 }
 
 func TestWhatIsWrongWithTheAPIServerDoesNotReachTheMaps(t *testing.T) {
@@ -95,10 +90,13 @@ func TestWhatIsWrongWithTheAPIServerDoesNotReachTheMaps(t *testing.T) {
 		{"access is denied", fault.Fault{Status: http.StatusForbidden}, resources},
 		{"bookmarks are lost", fault.Fault{NoBookmarks: true}, 0},
 	}
+	c := getShared(t)
+	t.Cleanup(func() { (&world{T: t, cluster: c}).newAgent(c.direct) })
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			w := setup(t)
-			w.throughProxy()
+			w.newAgent(c.indirect) // one that has not learnt yet to be patient with servers
+			t.Cleanup(func() { w.proxy.Set(fault.Fault{}) })
 			going := w.service(nil)
 			w.leadsTo("before", httpPort, addrs(going.cluster4), a1, a2, b1)
 			before, counts := w.settled(), w.proxy.Counts()

@@ -51,6 +51,9 @@ func TestAgentsAskForNothingTheyMayNotHave(t *testing.T) {
 	w.must(err)
 	used := map[string][]string{}
 	for _, r := range requests {
+		if r.Early {
+			continue
+		}
 		what := r.Group + "/" + r.Resource
 		if r.Code == http.StatusForbidden || !slices.Contains(documented[what], r.Verb) {
 			t.Errorf("agents ask to %s %s, answer %d", r.Verb, what, r.Code)

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -73,6 +75,9 @@ func (p *Plane) ServingPair() (cert, key, authority string) {
 type Request struct {
 	User, Verb, Group, Resource string
 	Code                        int32
+	// Early requests came before the server was ready. It then forbids everything,
+	// for it has not read yet who may do what.
+	Early bool
 }
 
 // Requests returns the requests of audited users that were answered so far.
@@ -93,6 +98,7 @@ func (p *Plane) Requests() ([]Request, error) {
 		requests = append(requests, Request{
 			User: e.User.Username, Verb: e.Verb,
 			Group: e.ObjectRef.APIGroup, Resource: e.ObjectRef.Resource, Code: e.ResponseStatus.Code,
+			Early: p.starting(e.RequestReceivedTimestamp),
 		})
 	}
 	return requests, lines.Err()
@@ -105,7 +111,15 @@ type auditEvent struct {
 	ObjectRef struct {
 		Resource, APIGroup string
 	}
-	ResponseStatus struct{ Code int32 }
+	ResponseStatus           struct{ Code int32 }
+	RequestReceivedTimestamp time.Time
+}
+
+// starting reports whether the API server was being started at that time.
+func (p *Plane) starting(at time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.starts, func(s start) bool { return at.After(s.began) && at.Before(s.ready) })
 }
 
 func auditPolicy(users []string) string {

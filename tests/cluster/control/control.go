@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ebb-lb/ebb/tests/cluster/binaries"
@@ -52,7 +53,13 @@ type Plane struct {
 	files files
 
 	etcd, controllerManager, apiServer *lab.Process
+
+	mu     sync.Mutex
+	starts []start
 }
+
+// start is one start of the API server.
+type start struct{ began, ready time.Time }
 
 // files are what the processes are given by path.
 type files struct {
@@ -116,7 +123,7 @@ func (p *Plane) startEtcd(ctx context.Context) (err error) {
 
 // StartAPIServer starts the API server and waits until it is ready.
 func (p *Plane) StartAPIServer(ctx context.Context) (err error) {
-	f := p.files
+	f, began := p.files, time.Now()
 	var ranges []string
 	for _, r := range p.cfg.ServiceRanges {
 		ranges = append(ranges, r.String())
@@ -135,7 +142,13 @@ func (p *Plane) StartAPIServer(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return p.await(ctx, p.apiServer, "kube-apiserver", p.Server()+"/readyz")
+	if err := p.await(ctx, p.apiServer, "kube-apiserver", p.Server()+"/readyz"); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.starts = append(p.starts, start{began: began, ready: time.Now()})
+	return nil
 }
 
 func (p *Plane) startControllers(context.Context) (err error) {
