@@ -18,8 +18,10 @@ kvm() {
 	1) return 0 ;;
 	esac
 	[ -w /dev/kvm ] || return 1
-	timeout 20 qemu-system-x86_64 -accel kvm -cpu host -m 256 -display none -serial stdio -no-reboot \
-		-kernel "$image" -append "console=ttyS0 panic=-1" </dev/null 2>/dev/null | grep -q "Linux version"
+	local console
+	console=$(timeout 20 qemu-system-x86_64 -accel kvm -cpu host -m 256 -display none -serial stdio -no-reboot \
+		-kernel "$image" -append "console=ttyS0 panic=-1" </dev/null 2>/dev/null | tr -d '\0') || true
+	[[ $console == *"Linux version"* ]]
 }
 
 export PYTHONPATH=$cache/vng/usr/lib/python3/dist-packages

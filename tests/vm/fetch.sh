@@ -25,7 +25,7 @@ mirror() {
 	local codename
 	codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 	apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' |
-		awk -v suite="$codename" '$1 == suite && $2 == "main" { print $3; exit }'
+		awk -v suite="$codename" '$1 == suite && $2 == "main" && !found++ { print $3 }'
 }
 
 # private runs an apt command with the cache's own lists and archives.
@@ -42,6 +42,7 @@ update() {
 	local from suite key=/usr/share/keyrings/debian-archive-keyring.gpg
 	[ -z "$updated" ] || return 0
 	from=$(mirror)
+	[ -e "$key" ] || key= # then apt's own keys have to do
 	[ -n "$from" ] || fail "apt knows no mirror with the main component of this Debian release"
 	mkdir -p "$cache/apt/lists/partial" "$cache/apt/archives/partial"
 	for suite in $suites; do
@@ -58,7 +59,7 @@ unpack() {
 	shift
 	work=$(mktemp -d "$cache/unpack.XXXXXX")
 	for package in "$@"; do
-		say "downloading $package ($(private apt-cache show "$package" | awk '/^Size:/ { printf "%.1f MB", $2 / 1e6; exit }'))"
+		say "downloading $package ($(private apt-cache show "$package" | awk '/^Size:/ && !found++ { printf "%.1f MB", $2 / 1e6 }'))"
 		(cd "$work" && private apt-get download "$package" >&2)
 	done
 	say "unpacking $*"
@@ -77,7 +78,7 @@ unpack() {
 parts() {
 	local release=${1#linux-image-}
 	echo "$1"
-	private apt-cache show "$1" | awk -F': ' '$1 == "Depends" { print $2; exit }' | tr ',|' '\n' |
+	private apt-cache show "$1" | awk -F': ' '$1 == "Depends" && !found++ { print $2 }' | tr ',|' '\n' |
 		awk '{ print $1 }' | grep -xF -e "linux-base-$release" -e "linux-binary-$release" -e "linux-modules-$release" || true
 }
 
