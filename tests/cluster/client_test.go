@@ -26,12 +26,14 @@ type client struct {
 	*lab.Process
 	log      *output
 	commands *os.File
+	kinds    []load.Kind // that there are
 
 	mu     sync.Mutex
 	report load.Report
 }
 
-// startClient starts load of all kinds on these addresses, in an act of this name.
+// startClient starts load of all kinds on these addresses, in an act of this
+// name. There may be no addresses for UDP.
 func startClient(ns *lab.NS, http, udp []string, act string) (*client, error) {
 	cfg := load.DefaultConfig()
 	cfg.HTTP, cfg.UDP = http, udp
@@ -51,7 +53,10 @@ func startClient(ns *lab.NS, http, udp []string, act string) (*client, error) {
 		return nil, err
 	}
 	defer out.Close()
-	c := &client{log: &output{}, commands: commands}
+	c := &client{log: &output{}, commands: commands, kinds: []load.Kind{load.TCP, load.Transfer}}
+	if len(udp) > 0 {
+		c.kinds = append(c.kinds, load.UDP)
+	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), loadEnv+"="+string(text))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, c.log
@@ -108,7 +113,7 @@ func (c *client) awaitMore(ctx context.Context, act string, n int) error {
 	before, _ := c.act(act)
 	return await(ctx, patience, func() error {
 		now, _ := c.act(act)
-		for _, kind := range []load.Kind{load.TCP, load.Transfer, load.UDP} {
+		for _, kind := range c.kinds {
 			if now[kind] < before[kind]+n {
 				return fmt.Errorf("%d more operations of each kind: before %v, now %v\n%s", n, before, now, c.log)
 			}

@@ -60,13 +60,25 @@ func (w *world) deploy(s style) *deployment {
 // startLoad begins load of all kinds on the service.
 func (d *deployment) startLoad() {
 	d.w.Helper()
-	http, udp := targets(addrs(d.svc.lb4, d.svc.lb6), httpPort, echoPort)
-	ports := d.svc.get().Spec.Ports
-	http2, udp2 := targets(addrs(d.w.entry.Addr4, d.w.entry.Addr6), uint16(ports[0].NodePort), uint16(ports[1].NodePort))
+	http, udp := d.targets()
+	d.startLoadOn(http, udp)
+}
+
+func (d *deployment) startLoadOn(http, udp []string) {
+	d.w.Helper()
 	var err error
-	d.load, err = startClient(d.w.lab.Client, append(http, http2...), append(udp, udp2...), d.name)
+	d.load, err = startClient(d.w.lab.Client, http, udp, d.name)
 	d.w.must(err)
 	d.goesOn()
+}
+
+// targets are the addresses of the service as its client knows them.
+func (d *deployment) targets() (http, udp []string) {
+	d.w.Helper()
+	http, udp = targets(addrs(d.svc.lb4, d.svc.lb6), httpPort, echoPort)
+	ports := d.svc.get().Spec.Ports
+	http2, udp2 := targets(addrs(d.w.entry.Addr4, d.w.entry.Addr6), uint16(ports[0].NodePort), uint16(ports[1].NodePort))
+	return append(http, http2...), append(udp, udp2...)
 }
 
 // goesOn waits until more of everything has succeeded.
