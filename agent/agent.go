@@ -41,34 +41,36 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, k.close()) }()
 	store := service.NewStore(time.Now)
-	source, err := newSource(cfg, store, log)
+	contact := &watch.Contact{Now: time.Now}
+	source, err := newSource(cfg, store, contact, log)
 	if err != nil {
 		return err
 	}
-	state := &health.State{Timeout: healthTimeout, Now: time.Now}
 	live := &liveCounts{}
-	loop, err := newLoop(cfg, k, reconcile.Parts{Store: store, Live: live.of, Health: state, Log: log})
+	o := newObserver(cfg, k.set, store, contact, live, log)
+	state := &health.State{Timeout: healthTimeout, Now: time.Now, Complete: o.complete}
+	loop, err := newLoop(cfg, k, o, reconcile.Parts{Store: store, Live: live.of, Health: state, Log: log})
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return source.Run(ctx) })
 	g.Go(func() error { return loop.Run(ctx) })
-	g.Go(func() error { return collect(ctx, k.set, k.clock, live, log) })
+	g.Go(func() error { return collect(ctx, k.set, k.clock, live, o, log) })
 	g.Go(func() error { return follow(ctx, k.attacher, loop, log) })
-	g.Go(func() error { return serve(ctx, cfg, k.set, state, live, log) })
+	g.Go(func() error { return serve(ctx, cfg, o.registry, state, log) })
 	return g.Wait()
 }
 
 // runner is what fills the store.
 type runner interface{ Run(context.Context) error }
 
-func newSource(cfg config.Config, store *service.Store, log *slog.Logger) (runner, error) {
-	opts := watch.Options{NodeName: cfg.NodeName, ServiceProxyName: cfg.ServiceProxyName}
+func newSource(cfg config.Config, store *service.Store, contact *watch.Contact, log *slog.Logger) (runner, error) {
+	opts := watch.Options{NodeName: cfg.NodeName, ServiceProxyName: cfg.ServiceProxyName, Contact: contact}
 	if cfg.Source.Dir != "" {
 		return watch.NewDir(cfg.Source.Dir, opts, store, log), nil
 	}
-	client, err := watch.Connect(cfg.Kubeconfig)
+	client, err := watch.Connect(cfg.Kubeconfig, contact)
 	if err != nil {
 		return nil, err
 	}
@@ -76,13 +78,18 @@ func newSource(cfg config.Config, store *service.Store, log *slog.Logger) (runne
 }
 
 // newLoop returns the loop that keeps the kernel's maps and devices in step.
-func newLoop(cfg config.Config, k *kernel, p reconcile.Parts) (*reconcile.Loop, error) {
+func newLoop(cfg config.Config, k *kernel, o *observer, p reconcile.Parts) (*reconcile.Loop, error) {
 	p.Maps = apply.Targets{
 		Frontends: k.set.Frontends(), ServicePorts: k.set.ServicePorts(),
 		Backends: k.set.Backends(), Slots: k.set.Slots(), SourceRanges: k.set.SourceRanges(),
 	}
 	p.Runtime, p.PodCIDRs = k.set.Runtime(), k.set.PodCIDRs()
-	p.Attach = func(nodeAddrs []netip.Addr) error { return k.attach(cfg.Uplinks, nodeAddrs) }
+	p.Done = o.synced
+	p.Attach = func(nodeAddrs []netip.Addr) error {
+		err := k.attach(cfg.Uplinks, nodeAddrs)
+		o.syncs.Attached(err)
+		return err
+	}
 	size := k.set.Sizes()
 	return reconcile.New(reconcile.Config{
 		NodeName: cfg.NodeName, NodeAddrs: cfg.NodeAddrs, NodePorts: cfg.NodePorts,

@@ -10,14 +10,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ebb-lb/ebb/agent/config"
 	"github.com/ebb-lb/ebb/agent/flows"
 	"github.com/ebb-lb/ebb/agent/health"
-	"github.com/ebb-lb/ebb/agent/metrics"
 	"github.com/ebb-lb/ebb/agent/reconcile"
 	"github.com/ebb-lb/ebb/loader"
 	"github.com/ebb-lb/ebb/maps"
@@ -30,7 +28,7 @@ const (
 )
 
 // collect looks through the flows regularly.
-func collect(ctx context.Context, set *maps.Set, clock *loader.Clock, live *liveCounts, log *slog.Logger) error {
+func collect(ctx context.Context, set *maps.Set, clock *loader.Clock, live *liveCounts, o *observer, log *slog.Logger) error {
 	c := flows.Collector{
 		Flows: set.Flows(), HalfOpen: set.HalfOpen(), Clock: clock, Timeouts: flows.DefaultTimeouts(),
 	}
@@ -45,6 +43,7 @@ func collect(ctx context.Context, set *maps.Set, clock *loader.Clock, live *live
 				counts[owner.ID] += n
 			}
 			live.set(counts)
+			o.collected(r)
 			log.Debug("collected flows", "entries", r.Entries, "half_open", r.HalfOpen, "deleted", r.Deleted)
 		}
 		if !pause(ctx, collectInterval) {
@@ -80,10 +79,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // serve answers probes and scrapes.
-func serve(ctx context.Context, cfg config.Config, set *maps.Set, state *health.State, live *liveCounts, log *slog.Logger) error {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(metrics.NewCollector(metrics.SourceOf(set), live.of), collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+func serve(ctx context.Context, cfg config.Config, registry *prometheus.Registry, state *health.State, log *slog.Logger) error {
 	scrape := http.NewServeMux()
 	scrape.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	g, ctx := errgroup.WithContext(ctx)

@@ -77,7 +77,10 @@ func pinAside(set *maps.Set, aside string) error {
 	if err := os.MkdirAll(aside, dirMode); err != nil {
 		return fmt.Errorf("create pin directory: %w", err)
 	}
-	return set.Pin(aside)
+	if err := set.Pin(aside); err != nil {
+		return err
+	}
+	return os.Chtimes(aside, never, never) // see MarkComplete
 }
 
 // moveIntoPlace renames aside to its final place, which must not exist.

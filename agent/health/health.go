@@ -18,6 +18,10 @@ type State struct {
 	Timeout time.Duration
 	// Now is the clock, usually time.Now.
 	Now func() time.Time
+	// Complete, if not nil, returns when a sync last left nothing to do, also
+	// one of an agent before this one; zero if none is known. Until this agent
+	// has synced, what is pinned is as old as that.
+	Complete func() time.Time
 
 	mu       sync.Mutex
 	synced   time.Time // end of the last complete sync
@@ -64,6 +68,7 @@ type answer struct {
 	NodeEligible *bool     `json:"nodeEligible,omitempty"`
 	Healthy      bool      `json:"healthy"`
 	Reason       string    `json:"reason,omitempty"`
+	LastComplete time.Time `json:"lastCompleteSync,omitzero"`
 }
 
 func (s *State) answer() answer {
@@ -71,6 +76,9 @@ func (s *State) answer() answer {
 	defer s.mu.Unlock()
 	now := s.Now()
 	a := answer{LastUpdated: s.synced, CurrentTime: now}
+	if s.Complete != nil {
+		a.LastComplete = s.Complete()
+	}
 	switch {
 	case s.closing:
 		a.Reason = "shutting down"

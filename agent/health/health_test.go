@@ -54,3 +54,26 @@ func TestAnswers(t *testing.T) {
 		}
 	}
 }
+
+func TestTheBodySaysWhenASyncWasLastComplete(t *testing.T) {
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, tc := range map[string]struct {
+		complete func() time.Time
+		want     any
+	}{
+		"an earlier agent's": {func() time.Time { return at }, "2026-01-01T00:00:00Z"},
+		"never":              {func() time.Time { return time.Time{} }, nil},
+		"nobody knows":       {nil, nil},
+	} {
+		s := &State{Timeout: time.Minute, Now: time.Now, Complete: tc.complete}
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/healthz", nil))
+		var body map[string]any
+		if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
+			t.Fatal(err)
+		}
+		if body["lastCompleteSync"] != tc.want || w.Code != 503 {
+			t.Errorf("%s: status %d, %v, want 503, %v", name, w.Code, body["lastCompleteSync"], tc.want)
+		}
+	}
+}

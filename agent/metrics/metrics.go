@@ -26,15 +26,15 @@ type Source struct {
 	Stats interface {
 		Get(maps.BackendID) (maps.BackendCounts, error)
 	}
-	// Writes is the number of writes to the maps so far.
-	Writes func() uint64
+	// Writes is the number of writes to each map so far.
+	Writes func() map[string]uint64
 }
 
 // SourceOf returns set as a source.
 func SourceOf(set *maps.Set) Source {
 	return Source{
 		Counters: set.Counters(), Backends: set.Backends(), ServicePorts: set.ServicePorts(),
-		Frontends: set.Frontends(), Stats: set.Stats(), Writes: set.Writes,
+		Frontends: set.Frontends(), Stats: set.Stats(), Writes: set.WritesByMap,
 	}
 }
 
@@ -57,7 +57,7 @@ func NewCollector(source Source, live func(maps.BackendID) int) *Collector {
 	return &Collector{
 		source: source, live: live,
 		packets:     desc("packets_total", "Packets by hook and verdict.", "hook", "verdict"),
-		writes:      desc("map_writes_total", "Writes of the agent to the maps since it started."),
+		writes:      desc("map_writes_total", "Writes of the agent to each map since it started.", "map"),
 		frontends:   desc("frontends", "Frontends in the maps."),
 		backends:    desc("backends", "Backends in the maps by state.", "state"),
 		opened:      desc("connections_opened_total", "Connections opened, by service port.", service...),
@@ -79,7 +79,9 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
-	ch <- prometheus.MustNewConstMetric(c.writes, prometheus.CounterValue, float64(c.source.Writes()))
+	for name, n := range c.source.Writes() {
+		ch <- prometheus.MustNewConstMetric(c.writes, prometheus.CounterValue, float64(n), name)
+	}
 	c.collectPackets(ch)
 	c.collectFrontends(ch)
 	c.collectBackends(ch)

@@ -36,7 +36,8 @@ func (broken[K, V]) Get(K) (V, error)      { return *new(V), errBroken }
 func newSource(fake *mapstest.Fake) Source {
 	return Source{
 		Counters: counters{}, Stats: stats{}, Backends: fake.Backends(),
-		ServicePorts: fake.ServicePorts(), Frontends: fake.Frontends(), Writes: fake.Writes,
+		ServicePorts: fake.ServicePorts(), Frontends: fake.Frontends(),
+		Writes: func() map[string]uint64 { return map[string]uint64{"all": fake.Writes()} },
 	}
 }
 
@@ -123,7 +124,7 @@ func TestAScrapeShowsMapsAndCounts(t *testing.T) {
 		"ebb_connections_opened_total" + dns + "20",
 		"ebb_connections_opened_total" + web + "13",
 		"ebb_frontends 2",
-		"ebb_map_writes_total 8",
+		`ebb_map_writes_total{map="all"} 8`,
 		`ebb_packets_total{hook="tc-ingress",verdict="to-remote"} 7`,
 		`ebb_packets_total{hook="xdp",verdict="no-backend"} 0`,
 		`ebb_packets_total{hook="xdp",verdict="to-local"} 5`,
@@ -160,7 +161,7 @@ func TestEveryMetricHasItsTypeAndAHelp(t *testing.T) {
 
 func TestEmptyMapsAreShownAsEmpty(t *testing.T) {
 	code, body := scrape(t, NewCollector(newSource(newFake()), noFlows))
-	want := []string{"ebb_frontends 0", "ebb_map_writes_total 0"}
+	want := []string{"ebb_frontends 0", `ebb_map_writes_total{map="all"} 0`}
 	if diff := cmp.Diff(want, samples(body)); code != http.StatusOK || diff != "" {
 		t.Errorf("status %d, samples (-want +got):\n%s", code, diff)
 	}

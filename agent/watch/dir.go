@@ -131,6 +131,9 @@ func concernsManifests(ev fsnotify.Event) bool {
 func (d *Dir) poll(events *dirEvents) {
 	now, err := list(d.path)
 	if err == nil && slices.Equal(now, d.seen) {
+		if d.Err() == nil {
+			d.opts.Contact.made()
+		}
 		return
 	}
 	// The path may lead to another directory by now.
@@ -153,6 +156,7 @@ func (d *Dir) load() {
 		}
 		return
 	}
+	d.opts.Contact.made()
 	d.report(c.ignored)
 	d.store.Replace(c.Content)
 	if changed || !d.store.Synced() {

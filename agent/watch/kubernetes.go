@@ -40,8 +40,8 @@ func NewKubernetes(client kubernetes.Interface, opts Options, store *service.Sto
 
 // Connect returns a client for the cluster a kubeconfig file names or, if
 // kubeconfig is empty, for the one this process runs in. It does not talk to
-// the server yet.
-func Connect(kubeconfig string) (kubernetes.Interface, error) {
+// the server yet. When it does, contact is told.
+func Connect(kubeconfig string, contact *Contact) (kubernetes.Interface, error) {
 	cfg, err := restConfig(kubeconfig)
 	if err != nil {
 		return nil, err
@@ -49,6 +49,7 @@ func Connect(kubeconfig string) (kubernetes.Interface, error) {
 	cfg.ContentType = "application/vnd.kubernetes.protobuf"
 	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	cfg.UserAgent = "ebb"
+	cfg.Wrap(contact.overHTTP)
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("client for %s: %w", cfg.Host, err)

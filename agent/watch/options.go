@@ -13,6 +13,8 @@ type Options struct {
 	// NodeLabels and NodeAnnotations are the keys the Store shall know of the
 	// own Node, beside what service.Node has fields for.
 	NodeLabels, NodeAnnotations []string
+	// Contact is told when the source is in touch; nil: nobody asks.
+	Contact *Contact
 }
 
 // unknownNode is the own node before the source has seen its object. Its name

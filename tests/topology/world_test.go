@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -152,9 +153,16 @@ func (w *world) run(args ...string) *process {
 // startAgent starts an agent; it is not ready yet.
 func (w *world) startAgent() *process {
 	w.Helper()
-	return w.run("agent", "--source", "dir:"+w.manifests, "--node-name", w.entry.Name(), "--uplink", lab.Uplink,
+	return w.startAgentOf("--source", "dir:"+w.manifests)
+}
+
+// startAgentOf starts an agent with a source of its own.
+func (w *world) startAgentOf(source ...string) *process {
+	w.Helper()
+	return w.run(slices.Concat([]string{"agent", "--node-name", w.entry.Name(), "--uplink", lab.Uplink,
 		"--xdp", "native", "--bpffs", bpffs, "--metrics-addr", metricsAddr, "--health-addr", "127.0.0.1:10256",
-		"--max-frontends", "64", "--max-backends", "64", "--max-slots", "8192", "--max-flows", "65536", "--max-half-open", "65536")
+		"--max-frontends", "64", "--max-backends", "64", "--max-slots", "8192", "--max-flows", "65536", "--max-half-open", "65536",
+	}, source)...)
 }
 
 // startReadyAgent waits until the agent says that all is in the kernel.
@@ -242,24 +250,29 @@ func get(ctx context.Context, ns *lab.NS, url string) (string, error) {
 	return string(body), err
 }
 
-// metric returns the value of a metric without labels.
+// metric returns the value of a metric, the sum over all labels.
 func (w *world) metric(name string) int {
 	w.Helper()
 	body, err := get(w.Context(), w.entry.NS, "http://"+metricsAddr+"/metrics")
 	if err != nil {
 		w.Fatal(err)
 	}
+	sum, found := 0, false
 	for line := range strings.Lines(body) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			n, err := strconv.Atoi(strings.TrimSpace(value))
-			if err != nil {
-				w.Fatal(err)
-			}
-			return n
+		sample, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if sample != name && !strings.HasPrefix(sample, name+"{") {
+			continue
 		}
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			w.Fatal(err)
+		}
+		sum, found = sum+n, true
 	}
-	w.Fatalf("no metric %s in\n%s", name, body)
-	return 0
+	if !found {
+		w.Fatalf("no metric %s in\n%s", name, body)
+	}
+	return sum
 }
 
 func clusterManifest(n *lab.Node) string {
