@@ -60,6 +60,7 @@ func limits(s maps.Sizes) map[string]metrics.Limit {
 		"service_ports": {Capacity: s.ServicePorts, Flag: "--max-frontends"},
 		"backends":      {Capacity: s.Backends, Flag: "--max-backends"},
 		"slots":         {Capacity: s.Slots, Flag: "--max-slots"},
+		"source_ranges": {Capacity: s.SourceRanges, Flag: "--max-source-ranges"},
 		"flows":         {Capacity: s.Flows, Flag: "--max-flows"},
 		"half_open":     {Capacity: s.HalfOpen, Flag: "--max-half-open"},
 	}
@@ -75,6 +76,7 @@ func (o *observer) synced(r reconcile.Report) {
 	o.room.Note("service_ports", r.Used.ServicePorts)
 	o.room.Note("backends", r.Used.Backends)
 	o.room.Note("slots", r.Used.Slots)
+	o.room.Note("source_ranges", r.Used.SourceRanges)
 	if r.Err != nil {
 		return
 	}

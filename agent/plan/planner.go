@@ -93,7 +93,7 @@ func (p *Planner) Plan(now time.Time, in Input) (Plan, map[service.Name]error) {
 func (p *Planner) Used() Capacities {
 	return Capacities{
 		Frontends: uint32(len(p.owners)), ServicePorts: uint32(p.portIDs.Len()),
-		Backends: uint32(p.backendIDs.Len()), Slots: p.regions.Used(),
+		Backends: uint32(p.backendIDs.Len()), Slots: p.regions.Used(), SourceRanges: uint32(p.ranges),
 	}
 }
 
