@@ -83,11 +83,12 @@ func (s *Store) PutNode(n Node) {
 	s.update(func() { s.putNode(n) })
 }
 
-// DeleteNode forgets the own node's addresses and whatever else was said about
-// it. Its name, zone and pod ranges stay: what runs on it still does.
+// DeleteNode notes that the own node's object is gone. Its name, addresses, zone
+// and pod ranges stay: what runs on it still does, and is still reached.
 func (s *Store) DeleteNode() {
 	s.update(func() {
-		s.putNode(Node{Name: s.node.Name, Zone: s.node.Zone, PodCIDRs: s.node.PodCIDRs})
+		n := s.node
+		s.putNode(Node{Name: n.Name, Addrs: n.Addrs, Zone: n.Zone, PodCIDRs: n.PodCIDRs})
 	})
 }
 
