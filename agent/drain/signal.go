@@ -33,7 +33,7 @@ func ParseSignal(text string) (Signal, error) {
 	switch s.Kind {
 	case Taint, Label, Annotation:
 	default:
-		return Signal{}, fmt.Errorf("drain signal %q: want taint:, label: or annotation:", text)
+		return Signal{}, fmt.Errorf("drain signal %q: want KIND:KEY with a kind of taint, label or annotation", text)
 	}
 	if key == "" || strings.ContainsAny(rest, " \t:") {
 		return Signal{}, fmt.Errorf("drain signal %q: want KIND:KEY or KIND:KEY=VALUE", text)

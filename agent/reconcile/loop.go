@@ -67,6 +67,7 @@ type Loop struct {
 	devices chan struct{} // devices changed
 
 	planner *plan.Planner
+	applied health.Applied // by the last sync of services
 	node    service.Node
 	full    bool          // the next plan is about everything
 	reseed  bool          // the maps may differ from what the planner believes
@@ -139,6 +140,7 @@ func (l *Loop) step() {
 	if failed == nil {
 		l.retry = 0
 		l.parts.Health.Synced()
+		l.parts.Health.Applied(l.applied)
 		return
 	}
 	l.retry = min(max(retryFirst, 2*l.retry), retryMost)
@@ -183,6 +185,9 @@ func (l *Loop) syncServices(services []service.View) error {
 	})
 	result := apply.Apply(p, l.parts.Maps)
 	l.parts.Log.Info("synced", "services", len(services), "full", l.full, "writes", result.Writes)
+	l.applied = health.Applied{
+		NodeName: l.cfg.NodeName, NodePortAddrs: l.nodePortAddrs(), Services: services, Full: l.full,
+	}
 	l.full = false
 	if len(result.Failed) > 0 {
 		l.reseed = true
@@ -222,6 +227,7 @@ func (l *Loop) adopt(n service.Node) bool {
 	}
 	changed := !slices.Equal(l.node.Addrs, n.Addrs)
 	l.node = n
+	l.parts.Health.Node(n)
 	return changed
 }
 
