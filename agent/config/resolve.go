@@ -29,7 +29,7 @@ func Bind(fs *pflag.FlagSet) {
 			usage += " (" + o.allowed + ")"
 		}
 		if o.list {
-			fs.StringSlice(o.name, nil, usage)
+			fs.StringSlice(o.name, o.split(o.def), usage)
 		} else {
 			fs.String(o.name, o.def, usage)
 		}
