@@ -1,4 +1,5 @@
-# Everything here works as root on a Debian 12 machine with Go, gcc and make.
+# Everything here works as root on a Debian 12 machine with Go, gcc and make; make
+# test also wants HAProxy.
 SHELL := /bin/bash
 
 # The one place where the BPF compiler is pinned.
@@ -20,7 +21,7 @@ demo: build ## a rolling update and a killed agent on real traffic, no cluster n
 	./bin/ebb demo $(DEMOFLAGS)
 
 .PHONY: test
-test: ## every test; needs root, and fails where a privileged test would be skipped
+test: ## every test; needs root and haproxy, and fails where a privileged test would be skipped
 	@[ "$$(id -u)" = 0 ] || { echo "make test needs root: it loads programs and makes network namespaces" >&2; exit 1; }
 	go vet ./...
 	go test -timeout 10m $(TESTFLAGS) ./...

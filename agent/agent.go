@@ -13,13 +13,11 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/ebb-lb/ebb/agent/apply"
 	"github.com/ebb-lb/ebb/agent/config"
-	"github.com/ebb-lb/ebb/agent/health"
 	"github.com/ebb-lb/ebb/agent/plan"
 	"github.com/ebb-lb/ebb/agent/reconcile"
+	"github.com/ebb-lb/ebb/agent/responder"
 	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/agent/watch"
 	"github.com/ebb-lb/ebb/loader"
@@ -29,8 +27,9 @@ import (
 // healthTimeout is kube-proxy's: twice the sync period.
 const healthTimeout = 60 * time.Second
 
-// Run runs an agent until ctx is done. It leaves everything in the kernel as it
-// is: traffic is served on, and the next agent takes over.
+// Run runs an agent until ctx is done, and as much longer as it is told to drain.
+// It leaves everything in the kernel as it is: traffic is served on, and the next
+// agent takes over.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	if err := cfg.CheckEphemeral(); err != nil {
 		return err
@@ -48,33 +47,20 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	}
 	live := &liveCounts{}
 	o := newObserver(cfg, k.set, store, contact, live, log)
-	state := &health.State{Timeout: healthTimeout, Now: time.Now, Complete: o.complete}
-	loop, err := newLoop(cfg, k, o, reconcile.Parts{Store: store, Live: live.of, Health: state, Log: log})
+	p := newProbes(cfg, live, source.warner(), o.complete, log)
+	o.registry.MustRegister(p)
+	loop, err := newLoop(cfg, k, o, reconcile.Parts{Store: store, Live: live.of, Health: p.state, Log: log})
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return source.Run(ctx) })
+	g, ctx := p.outlive(ctx)
+	g.Go(func() error { return source.run(ctx, log) })
 	g.Go(func() error { return loop.Run(ctx) })
 	g.Go(func() error { return collect(ctx, k.set, k.clock, live, o, log) })
 	g.Go(func() error { return follow(ctx, k.attacher, loop, log) })
-	g.Go(func() error { return serve(ctx, cfg, o.registry, state, log) })
+	g.Go(func() error { return serve(ctx, cfg, o.registry, log) })
+	g.Go(func() error { return p.run(ctx) })
 	return g.Wait()
-}
-
-// runner is what fills the store.
-type runner interface{ Run(context.Context) error }
-
-func newSource(cfg config.Config, store *service.Store, contact *watch.Contact, log *slog.Logger) (runner, error) {
-	opts := watch.Options{NodeName: cfg.NodeName, ServiceProxyName: cfg.ServiceProxyName, Contact: contact}
-	if cfg.Source.Dir != "" {
-		return watch.NewDir(cfg.Source.Dir, opts, store, log), nil
-	}
-	client, err := watch.Connect(cfg.Kubeconfig, contact)
-	if err != nil {
-		return nil, err
-	}
-	return watch.NewKubernetes(client, opts, store, log), nil
 }
 
 // newLoop returns the loop that keeps the kernel's maps and devices in step.
@@ -215,10 +201,11 @@ func (k *kernel) close() error {
 	return errors.Join(errs...)
 }
 
-// Cleanup takes everything of ebb off the devices and out of the kernel.
-func Cleanup(bpffs string, log *slog.Logger) (err error) {
+// Cleanup ends the responder, so that balancers leave first, and takes everything
+// of ebb off the devices and out of the kernel.
+func Cleanup(bpffs, stateDir string, log *slog.Logger) (err error) {
 	if _, err := os.Stat(bpffs); errors.Is(err, os.ErrNotExist) {
-		return nil
+		return responder.Remove(stateDir)
 	}
 	lock, err := loader.AcquireLock(bpffs)
 	if err != nil {
@@ -226,5 +213,5 @@ func Cleanup(bpffs string, log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 	a := loader.NewAttacher(nil, loader.LinksDir(bpffs), loader.XDPOff, log)
-	return errors.Join(a.DetachAll(), a.Close(), loader.RemovePins(bpffs))
+	return errors.Join(responder.Remove(stateDir), a.DetachAll(), a.Close(), loader.RemovePins(bpffs))
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/ebb-lb/ebb/agent/config"
 	"github.com/ebb-lb/ebb/agent/flows"
-	"github.com/ebb-lb/ebb/agent/health"
 	"github.com/ebb-lb/ebb/agent/reconcile"
 	"github.com/ebb-lb/ebb/loader"
 	"github.com/ebb-lb/ebb/maps"
@@ -25,6 +24,7 @@ const (
 	collectInterval = 10 * time.Second
 	verifyInterval  = 10 * time.Second
 	closeBound      = time.Second
+	listenAgain     = 5 * time.Second
 )
 
 // collect looks through the flows regularly.
@@ -33,23 +33,32 @@ func collect(ctx context.Context, set *maps.Set, clock *loader.Clock, live *live
 		Flows: set.Flows(), HalfOpen: set.HalfOpen(), Clock: clock, Timeouts: flows.DefaultTimeouts(),
 	}
 	for {
-		r, err := c.Collect(ctx)
-		if err != nil && ctx.Err() == nil {
+		if err := collectOnce(ctx, c, set, live, o, log); err != nil && ctx.Err() == nil {
 			log.Error("collect flows", "error", err)
-		}
-		if err == nil {
-			counts := make(map[maps.BackendID]int, len(r.Live))
-			for owner, n := range r.Live {
-				counts[owner.ID] += n
-			}
-			live.set(counts)
-			o.collected(r)
-			log.Debug("collected flows", "entries", r.Entries, "half_open", r.HalfOpen, "deleted", r.Deleted)
 		}
 		if !pause(ctx, collectInterval) {
 			return nil
 		}
 	}
+}
+
+func collectOnce(ctx context.Context, c flows.Collector, set *maps.Set, live *liveCounts, o *observer, log *slog.Logger) error {
+	r, err := c.Collect(ctx)
+	if err != nil {
+		return err
+	}
+	o.collected(r)
+	log.Debug("collected flows", "entries", r.Entries, "half_open", r.HalfOpen, "deleted", r.Deleted)
+	backends, err := set.Backends().All()
+	if err != nil {
+		return err
+	}
+	ports, err := set.ServicePorts().All()
+	if err != nil {
+		return err
+	}
+	live.set(r.Live, backends, ports)
+	return nil
 }
 
 // follow has the loop look at devices when they change, and now and then.
@@ -78,19 +87,28 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// serve answers probes and scrapes.
-func serve(ctx context.Context, cfg config.Config, registry *prometheus.Registry, state *health.State, log *slog.Logger) error {
-	scrape := http.NewServeMux()
-	scrape.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return listen(ctx, "metrics", cfg.MetricsAddr, scrape, log) })
-	g.Go(func() error { return listen(ctx, "health", cfg.HealthAddr, state.Handler(), log) })
-	g.Go(func() error {
-		<-ctx.Done()
-		state.Closing()
-		return nil
-	})
-	return g.Wait()
+// serve answers scrapes.
+func serve(ctx context.Context, cfg config.Config, registry *prometheus.Registry, log *slog.Logger) error {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/proxyMode", serveProxyMode)
+	for {
+		err := listen(ctx, "metrics", cfg.MetricsAddr, mux, log)
+		if err == nil {
+			return nil
+		}
+		log.Error("metrics are not served", "error", err, "retry", listenAgain)
+		if !pause(ctx, listenAgain) {
+			return nil
+		}
+	}
+}
+
+// serveProxyMode is kube-proxy's: tools ask for it.
+func serveProxyMode(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = w.Write([]byte("ebb")) // whoever asked may be gone
 }
 
 // listen serves h on addr until ctx is done; an empty addr serves nothing.

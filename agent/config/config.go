@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ebb-lb/ebb/agent/drain"
 	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/maps"
 )
@@ -31,6 +32,7 @@ type Config struct {
 	BPFFS            string
 	// MetricsAddr and HealthAddr are host:port; empty: not served.
 	MetricsAddr, HealthAddr string
+	Health                  Health
 	SNATPorts               PortRange
 	// DropUnknownFlows: TCP in the middle of an unknown connection that would
 	// go to another node is dropped; else it passes untouched.
@@ -53,6 +55,24 @@ const (
 	DetectClusterCIDR = "ClusterCIDR"
 	DetectNodeCIDR    = "NodeCIDR"
 )
+
+// Health is how external balancers are answered.
+type Health struct {
+	// StateDir is shared with the responder and "ebb drain node".
+	StateDir string
+	// Responder says who answers probes: a process the agent starts and leaves
+	// ("start"), one that somebody else runs ("external"), the agent itself ("off").
+	Responder string
+	// StaleAfter is how long a responder answers for an agent it does not hear of.
+	StaleAfter time.Duration
+	// DrainSignals on the Node object drain the node; DrainServices: this fails
+	// health check node ports too.
+	DrainSignals  []drain.Signal
+	DrainServices bool
+	// DrainDelay is how long the agent goes on after SIGTERM, with all probes
+	// failing; 0: it ends at once and probes are answered as before.
+	DrainDelay time.Duration
+}
 
 // Source is where Services and EndpointSlices come from. An empty Dir means
 // the Kubernetes API.

@@ -113,6 +113,10 @@ func TestWrongValuesAreRefusedWithTheirPlaceAndWhatIsAllowed(t *testing.T) {
 		{name: "interval", args: []string{"--min-sync-interval=1h"}, want: "allowed are a duration"},
 		{name: "node name", args: []string{"--node-name="}, want: "allowed are a node's name"},
 		{name: "proxy name", args: []string{"--service-proxy-name=a,b"}, want: `flag --service-proxy-name: "a,b": allowed are a label value`},
+		{name: "drain signal", args: []string{"--drain-signal=node:x"}, want: "allowed are taint:, label: or annotation:KEY"},
+		{name: "drain delay", file: "drain-delay: 2h", want: "allowed are a duration from 0 to 1h"},
+		{name: "staleness", env: []string{"EBB_HEALTH_STALE_AFTER=0s"}, want: "allowed are a duration from 1s to 1h"},
+		{name: "responder", args: []string{"--health-responder=on"}, want: "allowed are start, external, off"},
 		{name: "entries", args: []string{"--max-slots=-1"}, want: "allowed are a number of entries"},
 	}
 	for _, tc := range tests {
@@ -171,5 +175,35 @@ func TestSNATPortsMustNotBeEphemeral(t *testing.T) {
 		if err := CheckSNAT(r, ephemeral); (err == nil) != ok {
 			t.Errorf("%s: %v", r, err)
 		}
+	}
+}
+
+func TestDrainSignals(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args []string
+		want string
+	}{
+		"by default": {nil, "taint:ToBeDeletedByClusterAutoscaler taint:karpenter.sh/disrupted annotation:ebb-lb.dev/drain"},
+		"others":     {[]string{"--drain-signal=label:pool=old", "--drain-signal=taint:down"}, "label:pool=old taint:down"},
+		"none":       {[]string{"--drain-signal="}, ""},
+	} {
+		c, err := resolve(t, tc.args, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, s := range c.Health.DrainSignals {
+			got = append(got, s.String())
+		}
+		if strings.Join(got, " ") != tc.want {
+			t.Errorf("%s: %v, want %s", name, got, tc.want)
+		}
+	}
+}
+
+func TestTheResponderIsTurnedOffAsItIsWrittenInTheFile(t *testing.T) {
+	c, err := resolve(t, []string{"--config", write(t, "health-responder: off\ndrain-scope: all\n")}, nil)
+	if err != nil || c.Health.Responder != "off" || !c.Health.DrainServices {
+		t.Errorf("%+v, %v", c.Health, err)
 	}
 }

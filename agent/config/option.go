@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,6 +77,17 @@ func entries(field func(*Config) *uint32) func(*Config, []string) error {
 	})
 }
 
+func duration(field func(*Config) *time.Duration, least, most time.Duration) func(*Config, []string) error {
+	return one(func(c *Config, v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < least || d > most {
+			return errNotAllowed
+		}
+		*field(c) = d
+		return nil
+	})
+}
+
 func each[T any](field func(*Config) *[]T, parse func(string) (T, error)) func(*Config, []string) error {
 	return func(c *Config, values []string) error {
 		out := make([]T, 0, len(values))
@@ -106,7 +118,7 @@ const (
 
 // options are all settings there are.
 func options() []option {
-	return append(general(), sizes()...)
+	return slices.Concat(general(), probes(), sizes())
 }
 
 func general() []option {
@@ -121,8 +133,7 @@ func general() []option {
 		{name: "xdp", def: "auto", off: true, allowed: "auto, native, generic, off", usage: "XDP on uplinks",
 			set: choice(func(c *Config) *string { return &c.XDP }, "auto", "native", "generic", "off")},
 		{name: "bpffs", def: "/sys/fs/bpf/ebb", usage: "directory for pins", set: text(func(c *Config) *string { return &c.BPFFS })},
-		{name: "metrics-addr", def: "127.0.0.1:10249", allowed: allowedAddr, usage: "where /metrics is served", set: address(func(c *Config) *string { return &c.MetricsAddr })},
-		{name: "health-addr", def: ":10256", allowed: allowedAddr, usage: "where /healthz and /livez are served", set: address(func(c *Config) *string { return &c.HealthAddr })},
+		{name: "metrics-addr", def: "127.0.0.1:10249", allowed: allowedAddr, usage: "where /metrics and /proxyMode are served", set: address(func(c *Config) *string { return &c.MetricsAddr })},
 		{name: "snat-ports", def: "1024-29999", allowed: "MIN-MAX within 1-65535", usage: "source ports of flows sent to other nodes", set: one(setSNAT)},
 		{name: "unknown-flow", def: "drop", allowed: "drop, pass", usage: "TCP of unknown connections that would go to another node", set: one(setUnknown)},
 		{name: "nodeport-addresses", def: "primary", list: true, allowed: "primary, all, or CIDRs",
@@ -134,7 +145,8 @@ func general() []option {
 		{name: "cluster-cidr", list: true, allowed: "CIDRs", usage: "ranges of pod addresses; none: no client is known to be a pod",
 			set: each(func(c *Config) *[]netip.Prefix { return &c.ClusterCIDRs }, netip.ParsePrefix)},
 		{name: "log-level", def: "info", allowed: "debug, info, warn, error", usage: "least severe messages that are logged", set: one(setLevel)},
-		{name: "min-sync-interval", def: "100ms", allowed: "a duration from 0 to 1m", usage: "how long a burst of changes is gathered", set: one(setInterval)},
+		{name: "min-sync-interval", def: "100ms", allowed: "a duration from 0 to 1m", usage: "how long a burst of changes is gathered",
+			set: duration(func(c *Config) *time.Duration { return &c.MinSyncInterval }, 0, time.Minute)},
 	}
 }
 
@@ -233,15 +245,6 @@ func setLevel(c *Config, v string) error {
 		}
 	}
 	return errNotAllowed
-}
-
-func setInterval(c *Config, v string) error {
-	d, err := time.ParseDuration(v)
-	if err != nil || d < 0 || d > time.Minute {
-		return errNotAllowed
-	}
-	c.MinSyncInterval = d
-	return nil
 }
 
 func setFrontends(c *Config, v string) error {

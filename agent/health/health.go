@@ -1,17 +1,23 @@
-// Package health answers the probes of external balancers and of the kubelet
-// (kube-proxy's pkg/proxy/healthcheck/proxy_health.go). It knows what was last
-// synced and what is attached because it is told; it never asks the API server.
+// Package health is what external balancers and the kubelet are told (kube-proxy's
+// pkg/proxy/healthcheck). It knows what was last synced and what is attached
+// because it is told; it never asks the API server. It deliberately knows neither
+// sockets nor processes: package responder has those.
 package health
 
 import (
-	"encoding/json"
-	"net/http"
+	"cmp"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/ebb-lb/ebb/agent/drain"
+	"github.com/ebb-lb/ebb/agent/endpoints"
+	"github.com/ebb-lb/ebb/agent/service"
 )
 
 // State is the health of one agent. The zero State is not ready. It is safe
-// for concurrent use.
+// for concurrent use; its exported fields are set before.
 type State struct {
 	// Timeout is how long an update may wait to be applied before the agent
 	// counts as unhealthy (kube-proxy: twice the sync period, 60 s).
@@ -22,6 +28,18 @@ type State struct {
 	// one of an agent before this one; zero if none is known. Until this agent
 	// has synced, what is pinned is as old as that.
 	Complete func() time.Time
+	// Rules say when the node is drained, DrainServices that this also fails
+	// the probes of health check node ports.
+	Rules         drain.Rules
+	DrainServices bool
+	// ChosenAddrs: health check node ports are on the addresses that accept node
+	// ports only, and not on all the machine has.
+	ChosenAddrs bool
+	// Connections returns the live connections of each service; nil, as its
+	// result: not known.
+	Connections func() map[service.Name]int
+	// Notify is called after each change, and must not block; it may be nil.
+	Notify func()
 
 	mu       sync.Mutex
 	synced   time.Time // end of the last complete sync
@@ -29,6 +47,19 @@ type State struct {
 	attached error
 	verified bool
 	closing  bool
+	node     service.Node
+	addrs    []netip.Addr // that accept node ports
+	services map[service.Name]Service
+}
+
+// change changes s and tells.
+func (s *State) change(f func()) {
+	s.mu.Lock()
+	f()
+	s.mu.Unlock()
+	if s.Notify != nil {
+		s.Notify()
+	}
 }
 
 // Pending notes that an update received at t is not applied yet.
@@ -42,81 +73,147 @@ func (s *State) Pending(t time.Time) {
 
 // Synced notes that everything received is in the maps.
 func (s *State) Synced() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.synced, s.pending = s.Now(), time.Time{}
+	s.change(func() { s.synced, s.pending = s.Now(), time.Time{} })
 }
 
 // Attached notes the last verification of the attachments; nil: all are there.
 func (s *State) Attached(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.attached, s.verified = err, true
+	s.change(func() { s.attached, s.verified = err, true })
 }
 
 // Closing makes every answer 503 from now on.
-func (s *State) Closing() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closing = true
+func (s *State) Closing() { s.change(func() { s.closing = true }) }
+
+// Node notes what the cluster says of the node. It does not wait for a sync: a
+// node can be drained while nothing can be written.
+func (s *State) Node(n service.Node) { s.change(func() { s.node = n }) }
+
+// Applied is what a sync has brought into the maps.
+type Applied struct {
+	NodeName string
+	// NodePortAddrs are the node's addresses that accept node ports.
+	NodePortAddrs []netip.Addr
+	Services      []service.View
+	// Full: there are no services but these.
+	Full bool
 }
 
-// answer is the body of both probes; the first fields are kube-proxy's.
-type answer struct {
-	LastUpdated  time.Time `json:"lastUpdated"`
-	CurrentTime  time.Time `json:"currentTime"`
-	NodeEligible *bool     `json:"nodeEligible,omitempty"`
-	Healthy      bool      `json:"healthy"`
-	Reason       string    `json:"reason,omitempty"`
-	LastComplete time.Time `json:"lastCompleteSync,omitzero"`
+// Applied notes the services of a complete sync, after it.
+func (s *State) Applied(a Applied) {
+	s.change(func() {
+		s.addrs = a.NodePortAddrs
+		if a.Full || s.services == nil {
+			s.services = make(map[service.Name]Service)
+		}
+		for _, v := range a.Services {
+			if v.Service == nil || v.Service.HealthCheckNodePort == 0 {
+				delete(s.services, v.Name)
+				continue
+			}
+			s.services[v.Name] = serviceOf(v, a.NodeName)
+		}
+	})
 }
 
-func (s *State) answer() answer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.Now()
-	a := answer{LastUpdated: s.synced, CurrentTime: now}
-	if s.Complete != nil {
-		a.LastComplete = s.Complete()
+func serviceOf(v service.View, nodeName string) Service {
+	return Service{
+		Name: v.Name, Port: v.Service.HealthCheckNodePort,
+		Endpoints: map[Family]endpoints.LocalCount{
+			IPv4: endpoints.CountLocal(v.Endpoints, nodeName, true),
+			IPv6: endpoints.CountLocal(v.Endpoints, nodeName, false),
+		},
 	}
+}
+
+// View returns what is known now; certain is false as long as the agent has not
+// found out whether it is healthy: then whoever knows an earlier answer may give it.
+func (s *State) View() (v View, certain bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v.Node = s.nodeView()
+	v.Listen = s.listen(v.Node.Families)
+	live := s.connections()
+	if live != nil {
+		sum := 0
+		for _, n := range live {
+			sum += n
+		}
+		v.Node.Connections = &sum
+	}
+	for _, svc := range s.services {
+		if live != nil {
+			n := live[svc.Name]
+			svc.Connections = &n
+		}
+		v.Services = append(v.Services, svc)
+	}
+	slices.SortFunc(v.Services, func(a, b Service) int { return a.Name.Compare(b.Name) })
+	known := s.verified && (s.attached != nil || !s.synced.IsZero())
+	return v, known || s.closing
+}
+
+func (s *State) connections() map[service.Name]int {
+	if s.Connections == nil {
+		return nil
+	}
+	return s.Connections()
+}
+
+func (s *State) nodeView() Node {
+	reason := s.unhealthy()
+	drained, isDrained := s.Rules.Check(s.node)
+	n := Node{
+		Synced: s.synced, Healthy: reason == "", Reason: reason,
+		Eligible: !isDrained, Drained: drained, DrainServices: s.DrainServices,
+		Families: families(s.node.Addrs),
+	}
+	if s.Complete != nil {
+		n.Complete = s.Complete()
+	}
+	return n
+}
+
+// unhealthy returns why the agent is not healthy.
+func (s *State) unhealthy() string {
 	switch {
 	case s.closing:
-		a.Reason = "shutting down"
+		return "shutting down"
+	case s.verified && s.attached != nil:
+		return s.attached.Error()
 	case s.synced.IsZero():
-		a.Reason = "no complete sync yet"
+		return "no complete sync yet"
 	case !s.verified:
-		a.Reason = "attachments not verified yet"
-	case s.attached != nil:
-		a.Reason = s.attached.Error()
-	case !s.pending.IsZero() && now.Sub(s.pending) > s.Timeout:
-		a.Reason = "an update has waited too long to be applied"
-	default:
-		a.Healthy, a.LastUpdated = true, now
+		return "attachments not verified yet"
+	case !s.pending.IsZero() && s.Now().Sub(s.pending) > s.Timeout:
+		return "an update has waited too long to be applied"
 	}
-	return a
+	return ""
 }
 
-// Handler serves /healthz (external balancers) and /livez (the kubelet).
-func (s *State) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
-		a := s.answer()
-		eligible := true
-		a.NodeEligible = &eligible
-		write(w, a)
-	})
-	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { write(w, s.answer()) })
-	return mux
+// listen returns the addresses health check node ports are on.
+func (s *State) listen(families []Family) []netip.Addr {
+	if s.ChosenAddrs {
+		return s.addrs
+	}
+	var all []netip.Addr
+	for _, f := range families {
+		all = append(all, f.any())
+	}
+	return all
 }
 
-func write(w http.ResponseWriter, a answer) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if a.Healthy {
-		w.WriteHeader(http.StatusOK)
-	} else {
-		w.WriteHeader(http.StatusServiceUnavailable)
+// families returns those the node has addresses of: no other is served. Without
+// any address it may be either.
+func families(addrs []netip.Addr) []Family {
+	var all []Family
+	for _, a := range addrs {
+		if f := FamilyOf(a); !slices.Contains(all, f) {
+			all = append(all, f)
+		}
 	}
-	// The prober may be gone; there is nobody else to tell.
-	_ = json.NewEncoder(w).Encode(a)
+	if len(all) == 0 {
+		return []Family{IPv4, IPv6}
+	}
+	slices.SortFunc(all, func(a, b Family) int { return cmp.Compare(a, b) })
+	return all
 }

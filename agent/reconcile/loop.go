@@ -83,6 +83,7 @@ type Loop struct {
 	devices chan struct{} // devices changed
 
 	planner *plan.Planner
+	applied health.Applied // by the last sync of services
 	node    service.Node
 	full    bool                    // the next plan is about everything
 	reseed  bool                    // the maps may differ from what the planner believes
@@ -158,6 +159,7 @@ func (l *Loop) step() {
 	r.End, r.Incomplete, r.Used = time.Now(), len(l.failing), l.planner.Used()
 	if r.Err == nil {
 		l.parts.Health.Synced()
+		l.parts.Health.Applied(l.applied)
 	}
 	if l.parts.Done != nil {
 		l.parts.Done(r)
@@ -222,6 +224,10 @@ func (l *Loop) syncServices(ch service.Changes, r *Report) {
 	r.Planned = time.Now()
 	result := apply.Apply(p, l.parts.Maps)
 	l.parts.Log.Info("synced", "services", len(ch.Services), "full", l.full, "writes", result.Writes)
+	l.applied = health.Applied{
+		NodeName: l.cfg.NodeName, NodePortAddrs: l.cfg.NodePorts.Of(l.node.Addrs),
+		Services: ch.Services, Full: l.full,
+	}
 	l.full, r.Writes = false, result.Writes
 	if len(result.Failed) > 0 {
 		l.reseed, l.full = true, true
@@ -278,6 +284,7 @@ func (l *Loop) adopt(n service.Node) bool {
 	}
 	changed := !slices.Equal(l.node.Addrs, n.Addrs) || l.node.Zone != n.Zone
 	l.node = n
+	l.parts.Health.Node(n)
 	return changed
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ebb-lb/ebb/agent/apply"
+	"github.com/ebb-lb/ebb/agent/health"
 	"github.com/ebb-lb/ebb/agent/ids"
 	"github.com/ebb-lb/ebb/agent/plan"
 	"github.com/ebb-lb/ebb/agent/service"
@@ -21,7 +22,7 @@ func newTestLoop(t *testing.T, fake *mapstest.Fake, store *service.Store) *Loop 
 	l, err := New(Config{
 		Capacities: plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12, SourceRanges: 64},
 	}, Parts{
-		Store: store, Log: slog.New(slog.DiscardHandler),
+		Store: store, Health: &health.State{Now: time.Now}, Log: slog.New(slog.DiscardHandler),
 		Maps: apply.Targets{
 			Frontends: fake.Frontends(), ServicePorts: fake.ServicePorts(),
 			Backends: fake.Backends(), Slots: fake.Slots(), SourceRanges: fake.SourceRanges(),

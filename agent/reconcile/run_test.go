@@ -276,3 +276,59 @@ func TestNothingIsWrittenBeforeTheSourceIsComplete(t *testing.T) {
 		t.Errorf("%d frontends, want 1", got)
 	}
 }
+
+// What balancers are told of a service follows what is in the maps.
+func TestHealthCheckNodePortsFollowTheMaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := run(t, Config{NodeAddrs: addrs("192.0.2.1")})
+		probed := func() []service.Name {
+			v, _ := r.health.View()
+			var names []service.Name
+			for _, s := range v.Services {
+				names = append(names, s.Name)
+			}
+			return names
+		}
+		name := service.Name{Namespace: "shop", Name: "web"}
+		r.fake.FailNext(1, errRefused)
+		r.store.PutService(&service.Service{
+			Name: name, ClusterIPs: addrs("10.96.0.1"), HealthCheckNodePort: 32000,
+			Ports: []service.Port{{PortKey: service.PortKey{Proto: service.TCP}, Port: 80}},
+		})
+		synctest.Wait()
+		if got := probed(); len(got) > 0 {
+			t.Errorf("%v is told of before it is in the maps", got)
+		}
+		pass(retryFirst)
+		if got := probed(); !slices.Equal(got, []service.Name{name}) {
+			t.Errorf("told of %v, want %v", got, name)
+		}
+		// A service whose deletion comes with a failure is not in the full sync after it.
+		r.fake.FailNext(1, errRefused)
+		r.store.DeleteService(name)
+		synctest.Wait()
+		pass(retryMost)
+		if got := probed(); len(got) > 0 {
+			t.Errorf("%v is told of after it was deleted", got)
+		}
+	})
+}
+
+// A node can be drained while nothing can be written.
+func TestTheNodeIsHeardOfAlsoWhenASyncFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := run(t, Config{})
+		r.health.Rules.NeedObject = true
+		r.runtime.refuse.Store(true)
+		r.store.PutNode(service.Node{Name: "n1", Known: true, Addrs: addrs("192.0.2.1")})
+		synctest.Wait()
+		if v, _ := r.health.View(); !v.Node.Eligible {
+			t.Errorf("a known node: %+v", v.Node)
+		}
+		r.store.DeleteNode()
+		pass(retryMost)
+		if v, _ := r.health.View(); v.Node.Eligible {
+			t.Errorf("a deleted node: %+v", v.Node)
+		}
+	})
+}

@@ -156,7 +156,8 @@ type SliceEndpoint struct {
 type Node struct {
 	Name string
 	// Known is false while the cluster has no object of that name; then the
-	// name, and zone and pod ranges of an earlier object, are all there is.
+	// name, and addresses, zone and pod ranges of an earlier object, are all
+	// there is.
 	Known bool
 	// Deleting: the object waits for its finalizers.
 	Deleting bool

@@ -84,12 +84,15 @@ func (s *Store) PutNode(n Node) {
 	s.update(func() { s.putNode(n) })
 }
 
-// DeleteNode forgets the own node's addresses and whatever else was said about
-// it. Its name, zone and pod ranges stay: what runs on it still does.
+// DeleteNode notes that the own node's object is gone. Its name, addresses, zone
+// and pod ranges stay: what runs on it still does, and is still reached.
 func (s *Store) DeleteNode() {
-	s.update(func() {
-		s.putNode(Node{Name: s.node.Name, Zone: s.node.Zone, PodCIDRs: s.node.PodCIDRs})
-	})
+	s.update(s.loseNode)
+}
+
+func (s *Store) loseNode() {
+	n := s.node
+	s.putNode(Node{Name: n.Name, Addrs: n.Addrs, Zone: n.Zone, PodCIDRs: n.PodCIDRs})
 }
 
 // PutServiceCIDR inserts or replaces the ranges of one ServiceCIDR object. The
@@ -124,6 +127,10 @@ func (s *Store) Replace(c Content) {
 		}
 		for name, ranges := range c.ServiceCIDRs {
 			s.putServiceCIDR(name, ranges)
+		}
+		if !c.Node.Known && s.node.Known {
+			s.loseNode()
+			return
 		}
 		s.putNode(c.Node)
 	})

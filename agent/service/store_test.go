@@ -228,15 +228,18 @@ func TestViewOfADeletedServiceHasNothingInIt(t *testing.T) {
 	}
 }
 
-func TestDeletedNodeKeepsItsName(t *testing.T) {
+// Node ports are on the node's addresses: deleting the object must not take them
+// from pods that still run.
+func TestDeletedNodeKeepsItsNameAndAddresses(t *testing.T) {
 	s, _ := newStore()
-	s.PutNode(Node{Name: "n1", Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}})
+	addr := netip.MustParseAddr("192.0.2.1")
+	s.PutNode(Node{Name: "n1", Known: true, Addrs: []netip.Addr{addr}})
 	s.SetSynced()
 	s.Take()
 	s.DeleteNode()
 	got := s.Take()
-	if !got.NodeChanged || got.Node.Name != "n1" || len(got.Node.Addrs) != 0 {
-		t.Errorf("node = %v, changed %v", got.Node, got.NodeChanged)
+	if !got.NodeChanged || got.Node.Name != "n1" || got.Node.Known || len(got.Node.Addrs) != 1 || got.Node.Addrs[0] != addr {
+		t.Errorf("node = %+v, changed %v", got.Node, got.NodeChanged)
 	}
 }
 

@@ -74,7 +74,7 @@ func TestChangesInTheDirectoryReachTheStore(t *testing.T) {
 	remove(t, path, "web.yaml")
 	h.awaitGone(web)
 	remove(t, path, "node.yaml")
-	h.await("the node without address", func() bool { return len(h.node.Addrs) == 0 })
+	h.await("the node without an object, at the address it had", func() bool { return !h.node.Known && len(h.node.Addrs) == 1 })
 }
 
 // mountConfigMap makes a version of a mounted ConfigMap the current one: the

@@ -42,13 +42,15 @@ func newLogger(w io.Writer, level slog.Level) *slog.Logger {
 }
 
 func cleanupCmd() *cobra.Command {
-	var bpffs string
+	var bpffs, stateDir string
 	cmd := &cobra.Command{
 		Use: "cleanup", Short: "Detach everything and remove the pins; no agent may be running", Args: noArgs,
+		Long: "Also ends the process that answers probes, and an order of ebb drain node.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return agent.Cleanup(bpffs, newLogger(cmd.ErrOrStderr(), slog.LevelInfo))
+			return agent.Cleanup(bpffs, stateDir, newLogger(cmd.ErrOrStderr(), slog.LevelInfo))
 		},
 	}
 	cmd.Flags().StringVar(&bpffs, "bpffs", "/sys/fs/bpf/ebb", "directory of the pins")
+	bindStateDir(cmd, &stateDir)
 	return cmd
 }

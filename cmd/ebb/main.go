@@ -67,7 +67,8 @@ func rootCmd() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(agentCmd(), cleanupCmd(), demoCmd(), demoPodCmd(), demoLoadCmd(), dumpCmd(), preflightCmd(), versionCmd())
+	root.AddCommand(agentCmd(), cleanupCmd(), demoCmd(), demoPodCmd(), demoLoadCmd(), drainCmd(),
+		dumpCmd(), preflightCmd(), responderCmd(), undrainCmd(), versionCmd())
 	return root
 }
 

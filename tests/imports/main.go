@@ -30,6 +30,7 @@ func rules() []rule {
 		{"agent", "", []string{module + "cmd", module + "tests", module + "bpf"}, "the agent reaches maps by package maps"},
 		{"agent/service", "", pure, "the model does no I/O"},
 		{"agent/endpoints", "", pure, "choices are pure"},
+		{"agent/drain", "", pure, "what drains a node is pure"},
 		{"agent/maglev", "", pure, "tables are pure"},
 		{"agent/ids", "", pure, "ids are pure"},
 		{"agent/plan", "", pure, "plans are pure"},

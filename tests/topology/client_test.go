@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"sync"
 	"time"
 
 	"github.com/ebb-lb/ebb/tests/lab"
 	"github.com/ebb-lb/ebb/tests/lab/load"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 // transferMillis is how long the transfers of a client take, one after the other.
@@ -35,7 +35,7 @@ func (w *world) startClient() *client {
 	cfg.Connects, cfg.Flows = 50, 20
 	cfg.RequestTimeout, cfg.DatagramTimeout, cfg.StallTimeout = patience/2, patience/2, patience/2
 	cfg.ReportEvery = 50 * time.Millisecond
-	text, err := json.Marshal(cfg)
+	cmd, err := suite.LoadCommand(cfg)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -50,8 +50,6 @@ func (w *world) startClient() *client {
 	}
 	defer out.Close()
 	c := &client{process: &process{t: w.T, out: &output{}}, w: w, commands: commands}
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), loadEnv+"="+string(text))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, c.out
 	if c.Process, err = w.lab.Client.Start(cmd); err != nil {
 		w.Fatal(err)

@@ -89,7 +89,7 @@ func TestWhatAnAgentLeavesAndACleanupRemoves(t *testing.T) {
 	w.wantSame("after SIGTERM", before, w.snapshot())
 
 	for _, again := range []string{"once", "twice"} {
-		cleanup := w.run("cleanup", "--bpffs", bpffs)
+		cleanup := w.run("cleanup", "--bpffs", bpffs, "--state-dir", w.state)
 		if code := cleanup.wait(); code != 0 {
 			t.Errorf("cleanup %s: exit code %d\n%s", again, code, cleanup.out)
 		}
@@ -126,7 +126,7 @@ func TestOnlyOneAgentOwnsThePins(t *testing.T) {
 	before := w.snapshot()
 	for name, second := range map[string]*process{
 		"a second agent": w.startAgent(),
-		"a cleanup":      w.run("cleanup", "--bpffs", bpffs),
+		"a cleanup":      w.run("cleanup", "--bpffs", bpffs, "--state-dir", w.state),
 	} {
 		code := second.wait()
 		if out := second.out.String(); code != 1 || !strings.Contains(out, bpffs) || !strings.Contains(out, "another agent owns it") {

@@ -98,7 +98,7 @@ func (w *world) checkChange(before, after snapshot, gone ...string) {
 	}
 	for id, b := range before.contents.Backends {
 		if slices.Contains(gone, b.Addr.Addr().String()) {
-			b.State = maps.Gone
+			b.State, b.InCluster, b.InLocal = maps.Gone, false, false
 		}
 		if after.contents.Backends[id] != b {
 			w.Errorf("backend %d is %+v, want %+v", id, after.contents.Backends[id], b)

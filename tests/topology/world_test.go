@@ -30,6 +30,7 @@ const (
 	patience   = 30 * time.Second
 	probeEvery = 20 * time.Millisecond
 
+	healthPort                 = 10256
 	httpPort, echoPort         = 80, 5353
 	httpNodePort, echoNodePort = 30080, 30053
 )
@@ -42,6 +43,8 @@ type world struct {
 	entry     *lab.Node
 	pods      []*lab.Pod
 	manifests string
+	state     string // directory of what agents leave beside the kernel
+	binary    string // of ebb
 }
 
 func newWorld(t *testing.T) *world {
@@ -53,7 +56,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, lab: l, entry: l.Nodes[0], manifests: t.TempDir()}
+	w := &world{T: t, lab: l, entry: l.Nodes[0], manifests: t.TempDir(), state: stateDir(t), binary: ebb}
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
 			t.Error(err)
@@ -65,6 +68,21 @@ func newWorld(t *testing.T) *world {
 	w.write("cluster.yaml", clusterManifest(w.entry))
 	w.publish(w.pods...)
 	return w
+}
+
+// stateDir is short enough for the name of a socket in it.
+func stateDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ebb-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // addPod starts a pod whose application runs in this process.
@@ -141,7 +159,7 @@ func (o *output) String() string {
 func (w *world) run(args ...string) *process {
 	w.Helper()
 	p := &process{t: w.T, out: &output{}}
-	cmd := exec.Command(ebb, args...)
+	cmd := exec.Command(w.binary, args...)
 	cmd.Stdout, cmd.Stderr = p.out, p.out
 	var err error
 	if p.Process, err = w.entry.Start(cmd); err != nil {
@@ -150,10 +168,16 @@ func (w *world) run(args ...string) *process {
 	return p
 }
 
-// startAgent starts an agent; it is not ready yet.
+// startAgent starts an agent that answers probes itself; it is not ready yet.
 func (w *world) startAgent() *process {
 	w.Helper()
-	return w.startAgentOf("--source", "dir:"+w.manifests)
+	return w.startAgentWith("--health-responder", "off")
+}
+
+// startAgentWith starts an agent that reads the manifests.
+func (w *world) startAgentWith(more ...string) *process {
+	w.Helper()
+	return w.startAgentOf(append([]string{"--source", "dir:" + w.manifests}, more...)...)
 }
 
 // startAgentOf starts an agent with a source of its own.
@@ -162,7 +186,7 @@ func (w *world) startAgentOf(source ...string) *process {
 	return w.run(slices.Concat([]string{"agent", "--node-name", w.entry.Name(), "--uplink", lab.Uplink,
 		"--xdp", "native", "--bpffs", bpffs, "--metrics-addr", metricsAddr, "--health-addr", "127.0.0.1:10256",
 		"--max-frontends", "64", "--max-backends", "64", "--max-slots", "8192", "--max-flows", "65536", "--max-half-open", "65536",
-	}, source)...)
+		"--state-dir", w.state}, source)...)
 }
 
 // startReadyAgent waits until the agent says that all is in the kernel.
@@ -228,17 +252,11 @@ func (p *process) kill() {
 func get(ctx context.Context, ns *lab.NS, url string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return ns.Dial(ctx, network, addr)
-		},
-	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "", err
 	}
-	resp, err := client.Do(req)
+	resp, err := httpClient(ns).Do(req)
 	if err != nil {
 		return "", err
 	}
@@ -249,6 +267,19 @@ func get(ctx context.Context, ns *lab.NS, url string) (string, error) {
 	}
 	return string(body), err
 }
+
+// httpClient makes a connection for each request, from inside ns.
+func httpClient(ns *lab.NS) *http.Client {
+	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return ns.Dial(ctx, network, addr)
+		},
+	}}
+}
+
+// client is where balancers ask from.
+func (w *world) client() *lab.NS { return w.lab.Client }
 
 // metric returns the value of a metric, the sum over all labels.
 func (w *world) metric(name string) int {
@@ -263,11 +294,11 @@ func (w *world) metric(name string) int {
 		if sample != name && !strings.HasPrefix(sample, name+"{") {
 			continue
 		}
-		n, err := strconv.Atoi(value)
+		n, err := strconv.ParseFloat(value, 64)
 		if err != nil {
 			w.Fatal(err)
 		}
-		sum, found = sum+n, true
+		sum, found = sum+int(n), true
 	}
 	if !found {
 		w.Fatalf("no metric %s in\n%s", name, body)

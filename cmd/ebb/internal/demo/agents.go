@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/ebb-lb/ebb/loader"
@@ -32,6 +33,8 @@ func (s *show) startAgent(n *lab.Node) (*agent, error) {
 		"agent", "--source", "dir:" + s.manifests.dir, "--node-name", n.Name(),
 		"--uplink", lab.Uplink, "--xdp", s.cfg.XDP, "--bpffs", agentBPFFS,
 		"--metrics-addr", agentMetrics, "--health-addr", agentHealth,
+		// Nothing may outlive the demo, nor come from the machine it is on.
+		"--health-responder", "off", "--state-dir", filepath.Join(s.manifests.dir, ".state-"+n.Name()),
 	}, nil)
 	if err != nil {
 		return nil, err
