@@ -145,7 +145,7 @@ func general() []option {
 		{name: "cluster-cidr", list: true, allowed: "CIDRs", usage: "ranges of pod addresses; none: no client is known to be a pod",
 			set: each(func(c *Config) *[]netip.Prefix { return &c.ClusterCIDRs }, netip.ParsePrefix)},
 		{name: "log-level", def: "info", allowed: "debug, info, warn, error", usage: "least severe messages that are logged", set: one(setLevel)},
-		{name: "min-sync-interval", def: "100ms", allowed: "a duration from 0 to 1m", usage: "how long a burst of changes is gathered",
+		{name: "min-sync-interval", def: "50ms", allowed: "a duration from 0 to 1m", usage: "how long a burst of changes is gathered",
 			set: duration(func(c *Config) *time.Duration { return &c.MinSyncInterval }, 0, time.Minute)},
 	}
 }

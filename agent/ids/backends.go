@@ -129,7 +129,9 @@ func (b *Backends) takeGone() (Lease, bool) {
 		if b.live == nil || b.live(id) != 0 {
 			continue
 		}
-		b.gone = slices.Delete(b.gone, b.scanned, b.scanned+1)
+		// What was passed over are few, what follows may be all there are.
+		copy(b.gone[1:b.scanned+1], b.gone[:b.scanned])
+		b.gone = b.gone[1:]
 		return Lease{
 			ID: id, Generation: following(before.generation),
 			Reused: true, Previous: before.key, before: before,

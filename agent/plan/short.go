@@ -8,7 +8,6 @@ import (
 
 	"github.com/ebb-lb/ebb/agent/endpoints"
 	"github.com/ebb-lb/ebb/agent/ids"
-	"github.com/ebb-lb/ebb/agent/maglev"
 	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/maps"
 )
@@ -103,7 +102,8 @@ func (b *portBuilder) standIns(all []service.Endpoint, local bool, addr netip.Ad
 }
 
 // makeshift returns a region for members where there is none of the size it
-// should have: one in use that leads to members only, else a smaller one.
+// should have: one in use that leads to members only, else one with a slot for
+// each, or fewer. What is free must do for other services too.
 func (b *portBuilder) makeshift(members []maps.BackendID) maps.Table {
 	if t, ok := b.partial(members); ok {
 		// Another table of the service port may be in it already.
@@ -112,7 +112,7 @@ func (b *portBuilder) makeshift(members []maps.BackendID) maps.Table {
 		}
 		return t.at
 	}
-	for size := maglev.Size(len(members)) / 2; size > 0; size /= 2 {
+	for size := uint32(len(members)); size > 0; size /= 2 {
 		if at, err := b.regions.Take(size); err == nil {
 			return b.write(at, members)
 		}

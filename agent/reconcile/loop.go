@@ -85,10 +85,11 @@ type Loop struct {
 	planner *plan.Planner
 	applied health.Applied // by the last sync of services
 	node    service.Node
-	full    bool                    // the next plan is about everything
-	reseed  bool                    // the maps may differ from what the planner believes
-	retry   time.Duration           // 0: nothing failed
-	failing map[service.Name]string // the services not completely served, and why
+	full    bool                  // the next plan is about everything
+	reseed  bool                  // the maps may differ from what the planner believes
+	retry   time.Duration         // 0: nothing failed
+	failing map[service.Name]bool // the services not completely served; true: for a conflict
+	told    time.Time             // when a failed sync was last logged
 }
 
 // New reads the maps and returns a Loop that goes on from them. It writes
@@ -100,7 +101,7 @@ func New(cfg Config, p Parts) (*Loop, error) {
 	}
 	return &Loop{
 		cfg: cfg, parts: p, devices: make(chan struct{}, 1), full: true,
-		failing: make(map[service.Name]string),
+		failing: make(map[service.Name]bool),
 		planner: plan.New(cfg.Capacities, have),
 	}, nil
 }
@@ -178,7 +179,11 @@ func (l *Loop) backOff(err error) {
 		most = roomMost
 	}
 	l.retry = min(max(retryFirst, 2*l.retry), most)
-	l.parts.Log.Error("sync", "error", err, "retry", l.retry)
+	// Events come before the retry: a burst of them shall not be one of lines.
+	if now := time.Now(); now.Sub(l.told) >= l.retry {
+		l.told = now
+		l.parts.Log.Error("sync", "error", err, "retry", l.retry)
+	}
 }
 
 // take returns what the next plan is about. A full plan deletes what it is not
@@ -223,7 +228,11 @@ func (l *Loop) syncServices(ch service.Changes, r *Report) {
 	})
 	r.Planned = time.Now()
 	result := apply.Apply(p, l.parts.Maps)
-	l.parts.Log.Info("synced", "services", len(ch.Services), "full", l.full, "writes", result.Writes)
+	level := slog.LevelDebug // many a second, under a burst
+	if l.full {
+		level = slog.LevelInfo
+	}
+	l.parts.Log.Log(context.Background(), level, "synced", "services", len(ch.Services), "full", l.full, "writes", result.Writes)
 	l.applied = health.Applied{
 		NodeName: l.cfg.NodeName, NodePortAddrs: l.cfg.NodePorts.Of(l.node.Addrs),
 		Services: ch.Services, Full: l.full,
@@ -245,7 +254,8 @@ func (l *Loop) again(ch service.Changes, err error) error {
 	return err
 }
 
-// note remembers which services are not completely served, and logs what is new.
+// note remembers which services are not completely served, and logs which are
+// new: the numbers in an error change with every sync.
 func (l *Loop) note(planned []service.View, failed map[service.Name]error) {
 	for _, v := range planned {
 		if failed[v.Name] == nil {
@@ -253,8 +263,8 @@ func (l *Loop) note(planned []service.View, failed map[service.Name]error) {
 		}
 	}
 	for name, err := range failed {
-		if l.failing[name] != err.Error() {
-			l.failing[name] = err.Error()
+		if conflict, known := l.failing[name]; !known || conflict != isConflict(err) {
+			l.failing[name] = isConflict(err)
 			l.parts.Log.Warn("service not completely served", "service", name.String(), "error", err)
 		}
 	}

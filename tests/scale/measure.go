@@ -15,6 +15,7 @@ import (
 
 	"github.com/ebb-lb/ebb/agent/apply"
 	"github.com/ebb-lb/ebb/agent/health"
+	"github.com/ebb-lb/ebb/agent/maglev"
 	"github.com/ebb-lb/ebb/agent/plan"
 	"github.com/ebb-lb/ebb/agent/reconcile"
 	"github.com/ebb-lb/ebb/agent/service"
@@ -28,7 +29,7 @@ const patience = 5 * time.Minute
 func (s size) sizes() maps.Sizes {
 	return maps.Sizes{
 		Frontends: uint32(2 * s.services), ServicePorts: uint32(2 * s.services),
-		Backends: uint32(2 * s.services * s.endpoints), Slots: uint32(2 * s.services * 2048),
+		Backends: uint32(2 * s.services * s.endpoints), Slots: uint32(2*s.services) * maglev.Size(s.endpoints),
 		Flows: 1024, HalfOpen: 1024,
 	}
 }

@@ -37,7 +37,7 @@ const (
 	// troubled is how long they are refused before everything may settle.
 	troubled = 20 * time.Second
 	// minInterval is the agent's default.
-	minInterval = 100 * time.Millisecond
+	minInterval = 50 * time.Millisecond
 )
 
 // world is a script being played.
