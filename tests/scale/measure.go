@@ -27,9 +27,10 @@ const patience = 5 * time.Minute
 
 // sizes has room for the cluster and for what waits to be used again.
 func (s size) sizes() maps.Sizes {
+	waiting := int(2*plan.Grace/time.Second) * s.rate
 	return maps.Sizes{
 		Frontends: uint32(2 * s.services), ServicePorts: uint32(2 * s.services),
-		Backends: uint32(2 * s.services * s.endpoints), Slots: uint32(2*s.services) * maglev.Size(s.endpoints),
+		Backends: uint32(s.services*s.endpoints + waiting), Slots: uint32(s.services+waiting) * maglev.Size(s.endpoints),
 		Flows: 1024, HalfOpen: 1024,
 	}
 }
