@@ -18,7 +18,7 @@ type recorder struct {
 func (r *recorder) record(set *maps.Set) apply.Targets {
 	return apply.Targets{
 		Frontends: recFrontends{set.Frontends(), r}, ServicePorts: recServicePorts{set.ServicePorts(), r},
-		Backends: recBackends{set.Backends(), r}, Slots: recSlots{set.Slots(), r},
+		Backends: recBackends{set.Backends(), r}, Slots: recSlots{set.Slots(), r}, SourceRanges: set.SourceRanges(),
 	}
 }
 

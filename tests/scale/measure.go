@@ -31,7 +31,7 @@ func (s size) sizes() maps.Sizes {
 	return maps.Sizes{
 		Frontends: uint32(2 * s.services), ServicePorts: uint32(2 * s.services),
 		Backends: uint32(s.services*s.endpoints + waiting), Slots: uint32(s.services+waiting) * maglev.Size(s.endpoints),
-		Flows: 1024, HalfOpen: 1024,
+		Flows: 1024, HalfOpen: 1024, Affinity: 1024, SourceRanges: 1024,
 	}
 }
 
@@ -89,14 +89,14 @@ func (b *bench) run(ctx context.Context, name string, store *service.Store) (row
 }
 
 func (b *bench) loop(store *service.Store) (*reconcile.Loop, error) {
-	targets := apply.Targets{Frontends: b.set.Frontends(), ServicePorts: b.set.ServicePorts(), Backends: b.set.Backends(), Slots: b.set.Slots()}
+	targets := apply.Targets{Frontends: b.set.Frontends(), ServicePorts: b.set.ServicePorts(), Backends: b.set.Backends(), Slots: b.set.Slots(), SourceRanges: b.set.SourceRanges()}
 	if b.recorder != nil {
 		targets = b.recorder.record(b.set)
 	}
 	size := b.set.Sizes()
 	return reconcile.New(reconcile.Config{
 		NodeName: nodeName, MinInterval: b.interval,
-		Capacities: plan.Capacities{Frontends: size.Frontends, ServicePorts: size.ServicePorts, Backends: size.Backends, Slots: size.Slots},
+		Capacities: plan.Capacities{Frontends: size.Frontends, ServicePorts: size.ServicePorts, Backends: size.Backends, Slots: size.Slots, SourceRanges: size.SourceRanges},
 	}, reconcile.Parts{
 		Store: store, Maps: targets, Runtime: b.set.Runtime(),
 		Attach: func([]netip.Addr) error { return nil },
