@@ -48,11 +48,14 @@ spec:
 }
 
 // startAgentAndResponder starts an agent that leaves a responder, which the test
-// ends.
+// ends: after the agent, which would start another one.
 func (w *world) startAgentAndResponder() *process {
 	w.Helper()
 	p := w.startAgentWith("--health-addr", fmt.Sprint(":", healthPort), "--health-responder", "start")
-	w.Cleanup(func() { w.endResponder() })
+	w.Cleanup(func() {
+		p.kill()
+		w.endResponder()
+	})
 	return p
 }
 
@@ -67,6 +70,9 @@ func (w *world) endResponder() {
 	}
 	if pid != 0 {
 		w.awaitEnd(pid)
+	}
+	if next, err := responder.PID(w.state); next != 0 || err != nil {
+		w.Errorf("a responder is left: %d, %v", next, err)
 	}
 }
 
