@@ -28,6 +28,11 @@ const (
 	probeEvery = 25 * time.Millisecond
 	// writesMetric counts the writes of the agent that serves it.
 	writesMetric = "ebb_map_writes_total"
+	// completeMetric is when all that was known was in the maps.
+	completeMetric = "ebb_complete_sync_timestamp_seconds"
+	// reconnectBound is how long clients of an API server may take to come back to
+	// it. Having failed often, they wait for up to a minute before they try again.
+	reconnectBound = 90 * time.Second
 )
 
 // agent is the agent of one node.
@@ -99,18 +104,26 @@ func (a *agent) get(ctx context.Context, url string) (string, error) {
 	return body, err
 }
 
-// metric returns the value of a metric without labels.
-func (a *agent) metric(ctx context.Context, name string) (int, error) {
+// metric returns the value of a metric, added up over its labels.
+func (a *agent) metric(ctx context.Context, name string) (float64, error) {
 	body, err := a.get(ctx, "http://"+metricsAddr+"/metrics")
 	if err != nil {
 		return 0, err
 	}
+	var sum float64
+	err = fmt.Errorf("no metric %s", name)
 	for line := range strings.Lines(body) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			return strconv.Atoi(strings.TrimSpace(value))
+		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if n, _, _ := strings.Cut(series, "{"); n != name {
+			continue
 		}
+		var v float64
+		if v, err = strconv.ParseFloat(value, 64); err != nil {
+			return 0, err
+		}
+		sum += v
 	}
-	return 0, fmt.Errorf("no metric %s", name)
+	return sum, err
 }
 
 // contents reads the maps of a node, whether or not an agent runs.

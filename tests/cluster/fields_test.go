@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -290,6 +291,7 @@ func TestSessionAffinityBindsAClientToAPod(t *testing.T) {
 	for _, a := range addrs(s.cluster4, s.cluster6) {
 		w.check("affinity", w.bound(t.Context(), netip.AddrPortFrom(a, httpPort)))
 	}
+	w.check("after the timeout", w.unbound(t.Context(), netip.AddrPortFrom(s.cluster4, httpPort), 3*seconds*time.Second))
 	s.change(func(s *corev1.Service) {
 		s.Spec.SessionAffinity, s.Spec.SessionAffinityConfig = corev1.ServiceAffinityNone, nil
 	})
@@ -310,6 +312,27 @@ func (w *world) bound(ctx context.Context, target netip.AddrPort) error {
 			}
 		}
 		return nil
+	})
+}
+
+// unbound waits until a client that comes back after a while is sent to another
+// pod, which happens two times out of three.
+func (w *world) unbound(ctx context.Context, target netip.AddrPort, while time.Duration) error {
+	last, err := ask(ctx, w.lab.Client, target, askBound)
+	asked := time.Now()
+	if err != nil {
+		return err
+	}
+	return await(ctx, patience, func() error {
+		if time.Since(asked) < while {
+			return fmt.Errorf("%s still leads to %s", target, last.pod)
+		}
+		next, err := ask(ctx, w.lab.Client, target, askBound)
+		asked = time.Now()
+		if err == nil && next.pod == last.pod {
+			err = fmt.Errorf("%s leads to %s again", target, last.pod)
+		}
+		return err
 	})
 }
 

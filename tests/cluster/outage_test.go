@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/ebb-lb/ebb/maps"
 	"github.com/ebb-lb/ebb/tests/cluster/fault"
 )
@@ -19,7 +22,7 @@ const resources = 4
 // state is what an agent has made of the cluster.
 type state struct {
 	contents maps.Contents
-	writes   int
+	writes   float64
 }
 
 // state reads the maps of the entry node, and how often its agent has written.
@@ -58,7 +61,7 @@ func (w *world) untouched(when string, before state) {
 	w.Helper()
 	after := w.state()
 	if after.writes != before.writes {
-		w.Errorf("%s: %d writes to the maps, want none", when, after.writes-before.writes)
+		w.Errorf("%s: %g writes to the maps, want none", when, after.writes-before.writes)
 	}
 	if !reflect.DeepEqual(before.contents, after.contents) {
 		w.Errorf("%s: the maps are not what they were", when)
@@ -136,16 +139,44 @@ func (w *world) tried(then fault.Counts, refused int) error {
 func TestARestartedAPIServerChangesNothing(t *testing.T) {
 	w := setup(t)
 	before := w.settled()
-	requests, err := w.plane.Requests()
-	w.must(err)
+	requests := w.requests()
 	w.must(w.plane.KillAPIServer())
 	w.must(w.load.awaitMore(t.Context(), t.Name(), fewest))
 	w.untouched("without an API server", before)
 	w.must(w.plane.StartAPIServer(t.Context()))
-	w.must(await(t.Context(), patience, func() error { return w.watching(len(requests)) }))
+	w.must(await(t.Context(), reconnectBound, func() error { return w.watching(requests) }))
 	w.untouched("with the next one", before)
+	w.everybodyBack(requests)
+}
+
+// everybodyBack waits until agents and controllers have come back to the API
+// server since the first requests, so that what comes next need not wait for them.
+func (w *world) everybodyBack(first int) {
+	w.Helper()
 	s := w.service(nil)
-	w.leadsTo("a new service", httpPort, addrs(s.cluster4), a1, a2, b1)
+	w.must(await(w.Context(), reconnectBound, func() error {
+		return errors.Join(w.watching(first), w.sliced(s.name))
+	}))
+	w.leadsTo("a service since the restart", httpPort, addrs(s.cluster4), a1, a2, b1)
+}
+
+// requests is how many requests of agents there were so far.
+func (w *world) requests() int {
+	w.Helper()
+	requests, err := w.plane.Requests()
+	w.must(err)
+	return len(requests)
+}
+
+// sliced reports whether the controllers, which also have to come back, have
+// seen a service.
+func (w *world) sliced(name string) error {
+	list, err := w.client.DiscoveryV1().EndpointSlices(standing).List(w.Context(),
+		metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + name})
+	if err == nil && len(list.Items) == 0 {
+		err = fmt.Errorf("no EndpointSlice of %s", name)
+	}
+	return err
 }
 
 // watching reports whether every agent watches everything, of which the first
@@ -171,10 +202,13 @@ func (w *world) watching(first int) error {
 
 func TestAnAgentWithoutAnAPIServerServesWhatIsPinned(t *testing.T) {
 	w := setup(t)
+	began := time.Now()
 	s := w.service(nil)
 	w.leadsTo("before", httpPort, addrs(s.cluster4), a1, a2, b1)
 	before := w.settled()
+	w.must(await(t.Context(), patience, func() error { return w.completeSince(began) }))
 	w.must(w.agents[nodeA].Kill())
+	killed, requests := time.Now(), w.requests()
 	w.must(w.plane.KillAPIServer())
 	a, err := w.startAgent(w.entry, w.direct)
 	w.must(err)
@@ -192,7 +226,26 @@ func TestAnAgentWithoutAnAPIServerServesWhatIsPinned(t *testing.T) {
 	}
 	before.writes = 0
 	w.untouched("without an API server", before)
+	w.check("age", w.completeSince(began))
+	if w.completeSince(killed) == nil || !strings.Contains(a.log.String(), "serving what is pinned") {
+		t.Errorf("the agent does not say how old what it serves is:\n%s", a.log)
+	}
 	w.must(w.plane.StartAPIServer(t.Context()))
 	w.must(a.awaitReady(t.Context()))
 	w.untouched("with an API server that knows the same", before)
+	w.check("age", await(t.Context(), patience, func() error { return w.completeSince(killed) }))
+	w.everybodyBack(requests)
+}
+
+// completeSince reports whether the agent says that all it knew was in the maps
+// after t.
+func (w *world) completeSince(t time.Time) error {
+	seconds, err := w.agents[nodeA].metric(w.Context(), completeMetric)
+	if err != nil {
+		return err
+	}
+	if at := time.UnixMilli(int64(seconds * 1000)); at.Before(t) {
+		return fmt.Errorf("all was in the maps at %s, not since %s", at, t)
+	}
+	return nil
 }

@@ -231,9 +231,11 @@ func TestAnAPIServerKilledDuringARolloutIsNotMissed(t *testing.T) {
 	d.startLoad()
 	d.roll()
 	d.awaitMiddle()
+	requests := w.requests()
 	w.must(w.plane.KillAPIServer())
 	d.goesOn()
 	w.must(w.plane.StartAPIServer(w.Context()))
 	d.awaitRolledOut()
+	w.everybodyBack(requests)
 	d.finish()
 }
