@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,6 +66,8 @@ func (c *cluster) startAgent(n *lab.Node, kubeconfig string) (*agent, error) {
 	a := &agent{node: n, log: &output{}}
 	cmd := exec.Command(ebb, "agent", "--source", "kubernetes", "--kubeconfig", kubeconfig, "--node-name", n.Name(),
 		"--uplink", lab.Uplink, "--xdp", "native", "--bpffs", bpffs, "--metrics-addr", metricsAddr, "--health-addr", healthAddr,
+		// A responder would outlive the tests.
+		"--health-responder", "off", "--state-dir", filepath.Join(c.dir, "state-"+n.Name()),
 		"--max-frontends", "1024", "--max-backends", "1024", "--max-slots", "262144", "--max-flows", "65536", "--max-half-open", "65536")
 	cmd.Stdout, cmd.Stderr = a.log, a.log
 	var err error

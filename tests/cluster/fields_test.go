@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/ebb-lb/ebb/tests/lab"
 	"github.com/ebb-lb/ebb/tests/lab/pod"
 )
 
@@ -353,4 +355,41 @@ func TestSourceRangesDecideWhoReachesALoadBalancer(t *testing.T) {
 	w.nobody("ranges of the other family only", httpPort, s.lb6)
 	ranges()
 	w.leadsTo("no ranges again", httpPort, addrs(s.lb4, s.lb6), a1, a2, b1)
+}
+
+func TestAHealthCheckNodePortSpeaksOfLocalPods(t *testing.T) {
+	w := setup(t)
+	s := w.service(func(s *corev1.Service) {
+		loadBalancer(s)
+		s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	})
+	port := uint16(s.get().Spec.HealthCheckNodePort)
+	for node, local := range map[*lab.Node]int{w.entry: 2, w.other: 1} {
+		for _, a := range addrs(node.Addr4, node.Addr6) {
+			w.check("pods on both nodes", w.healthCheck(netip.AddrPortFrom(a, port), local))
+		}
+	}
+	s.change(func(s *corev1.Service) { s.Spec.Selector = map[string]string{nameLabel: b1} })
+	w.check("no local pod", w.healthCheck(netip.AddrPortFrom(w.entry.Addr4, port), 0))
+	w.check("a local pod", w.healthCheck(netip.AddrPortFrom(w.other.Addr4, port), 1))
+	s.change(func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster })
+	w.nobody("policy Cluster", port, w.entry.Addr4, w.other.Addr6)
+}
+
+// healthCheck waits until a node says that it has so many local pods.
+func (w *world) healthCheck(at netip.AddrPort, pods int) error {
+	return await(w.Context(), patience, func() error {
+		ctx, cancel := context.WithTimeout(w.Context(), askBound)
+		defer cancel()
+		_, body, err := get(ctx, w.lab.Client, "http://"+at.String())
+		text := body
+		if err != nil {
+			text = err.Error()
+		}
+		told := strings.Contains(text, fmt.Sprintf(`"localEndpoints":%d,`, pods))
+		if healthy := err == nil; !told || healthy != (pods > 0) {
+			return fmt.Errorf("%s should know of %d local pods: %s", at, pods, text)
+		}
+		return nil
+	})
 }
