@@ -29,7 +29,7 @@ test: ## every test; needs root and haproxy, and fails where a privileged test w
 .PHONY: cluster-test
 cluster-test: ## the agent beside a real Kubernetes control plane; RUN chooses tests, see docs/cluster-tests.md
 	@[ "$$(id -u)" = 0 ] || { echo "make cluster-test needs root: it makes network namespaces" >&2; exit 1; }
-	cd tests/cluster && go vet ./... && go run ./binaries/build && go test -timeout 15m $(TESTFLAGS) -run '$(RUN)' ./...
+	cd tests/cluster && go vet ./... && go run ./binaries/build && go test -v -timeout 15m $(TESTFLAGS) -run '$(RUN)' ./...
 
 .PHONY: bench
 bench: ## ns per packet beside floor programs, in one interleaved run

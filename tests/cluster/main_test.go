@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -56,7 +57,7 @@ func TestMain(m *testing.M) {
 	build := exec.Command("go", "build", "-o", ebb, "./cmd/ebb")
 	build.Dir = "../.." // with the versions of its own module
 	if out, err := build.CombinedOutput(); err != nil {
-		exit(fmt.Errorf("build: %w\n%s", err, out))
+		exit(errors.Join(fmt.Errorf("build: %w\n%s", err, out), os.RemoveAll(dir)))
 	}
 	code := m.Run()
 	if err := closeShared(); err != nil {

@@ -49,8 +49,8 @@ func (w *world) deploy(s style) *deployment {
 	_, err := w.client.AppsV1().Deployments(standing).Create(w.Context(), s.deployment(d.name), metav1.CreateOptions{})
 	w.must(err)
 	w.Cleanup(func() {
-		orphan := metav1.DeletePropagationBackground
-		w.must(w.client.AppsV1().Deployments(standing).Delete(afterwards(w.T), d.name, metav1.DeleteOptions{PropagationPolicy: &orphan}))
+		background := metav1.DeletePropagationBackground
+		w.must(w.client.AppsV1().Deployments(standing).Delete(afterwards(w.T), d.name, metav1.DeleteOptions{PropagationPolicy: &background}))
 	})
 	d.awaitRolledOut()
 	w.leadsTo("before the rollout", httpPort, addrs(d.svc.lb4, d.svc.lb6), d.pods()...)
