@@ -72,6 +72,9 @@ func (w *world) check(what string, err error) {
 // numbers are those of services so far; 0 is the canary's.
 var numbers atomic.Int32
 
+// addressed is how many services have addresses of their own at a time.
+const addressed = 99
+
 // service is a Service of the standing pods that belongs to one test.
 type service struct {
 	numbered
@@ -84,7 +87,7 @@ type service struct {
 func (w *world) service(change func(*corev1.Service)) *service {
 	w.Helper()
 	n := int(numbers.Add(1))
-	s := &service{numbered: addressesOf(n), w: w, name: fmt.Sprint("service-", n)}
+	s := &service{numbered: addressesOf((n-1)%addressed + 1), w: w, name: fmt.Sprint("service-", n)}
 	spec := serviceNamed(s.name, s.numbered)
 	if change != nil {
 		change(spec)
