@@ -56,6 +56,12 @@ func dial(dir, role string) (*net.UnixConn, welcome, error) {
 	return conn, w, nil
 }
 
+// cutOff reports whether err is what is left of a conversation whose other side
+// has ended.
+func cutOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
 // PID returns the process id of the responder of a state directory, 0 if there
 // is none.
 func PID(dir string) (int, error) {
@@ -72,15 +78,30 @@ func PID(dir string) (int, error) {
 // Quit ends the responder of a state directory, and returns when its sockets
 // are closed. That there is none is no error.
 func Quit(dir string) error {
-	conn, _, err := dial(dir, roleQuit)
-	if errors.Is(err, errNobody) {
-		return nil
+	for deadline := time.Now().Add(talkBound); ; time.Sleep(quitAgain) {
+		conn, _, err := dial(dir, roleQuit)
+		if errors.Is(err, errNobody) {
+			return nil
+		}
+		// One that is ending anyway may take the call and hang up. It, or who
+		// comes after it, is asked again until nobody is there.
+		if cutOff(err) && time.Now().Before(deadline) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return awaitEnd(conn)
 	}
-	if err != nil {
-		return err
-	}
+}
+
+// quitAgain is how soon a responder that hung up is called again.
+const quitAgain = 10 * time.Millisecond
+
+// awaitEnd waits until a responder that was told to end does.
+func awaitEnd(conn *net.UnixConn) error {
 	defer conn.Close()
-	if err := readFrame(conn, &done{}); !errors.Is(err, io.EOF) {
+	if err := readFrame(conn, &done{}); !cutOff(err) {
 		return fmt.Errorf("responder does not end: %w", err)
 	}
 	return nil

@@ -56,6 +56,9 @@ func Run(ctx context.Context, dir string, linger time.Duration, log *slog.Logger
 	for {
 		conn, err := control.AcceptUnix()
 		if ctx.Err() != nil {
+			if err == nil {
+				_ = conn.Close() // the caller hears that nobody is there any more
+			}
 			return nil
 		}
 		if err != nil {

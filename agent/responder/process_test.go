@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -55,6 +56,19 @@ func (r *responders) start(linger time.Duration) int {
 	r.all = append(r.all, ended)
 	go func() { ended <- Run(context.Background(), r.dir, linger, slog.New(slog.DiscardHandler)) }()
 	return len(r.all) - 1
+}
+
+// awaitServing waits until somebody answers on the control socket.
+func (r *responders) awaitServing() {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
+		if pid, err := PID(r.dir); pid != 0 && err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatal("no responder serves")
+		}
+	}
 }
 
 func (r *responders) awaitEnd(i int) {
@@ -214,5 +228,24 @@ func TestRemoveLeavesNothing(t *testing.T) {
 	}
 	if err := Remove(r.dir); err != nil {
 		t.Errorf("twice: %v", err)
+	}
+}
+
+// Whoever comes while a responder ends may be hung up on; it ends all the same.
+func TestSeveralMayEndAResponderAtOnce(t *testing.T) {
+	for range 50 {
+		r := newResponders(t)
+		ended := r.start(time.Hour)
+		r.awaitServing()
+		var callers sync.WaitGroup
+		for range 8 {
+			callers.Go(func() {
+				if err := Quit(r.dir); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		callers.Wait()
+		r.awaitEnd(ended)
 	}
 }
