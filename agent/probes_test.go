@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/ebb-lb/ebb/agent/config"
+	"github.com/ebb-lb/ebb/agent/health"
 	"github.com/ebb-lb/ebb/agent/responder"
 	"github.com/ebb-lb/ebb/agent/service"
 )
@@ -83,7 +84,7 @@ func TestWhatTheLoopFindsOutIsHandedOnAtOnce(t *testing.T) {
 	if u := p.update(); u.View != nil || u.Addr != ":1" {
 		t.Errorf("before anything is known: %+v", u)
 	}
-	p.state.Synced()
+	p.state.Synced(health.Applied{})
 	p.state.Attached(nil)
 	select {
 	case <-p.changed:

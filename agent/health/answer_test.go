@@ -28,7 +28,7 @@ const probePort = 32000
 func newState() *State {
 	s := &State{Timeout: time.Minute, Now: func() time.Time { return noon }}
 	s.Node(service.Node{Name: "n1", Known: true, Addrs: addrs("192.0.2.1", "2001:db8::1")})
-	s.Synced()
+	s.Synced(Applied{})
 	s.Attached(nil)
 	return s
 }
@@ -191,7 +191,7 @@ func TestHealthCheckNodePort(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newState()
-			s.Applied(applied(probePort, tc.eps...))
+			s.Synced(applied(probePort, tc.eps...))
 			if tc.do != nil {
 				tc.do(s)
 			}
@@ -210,7 +210,7 @@ func TestHealthCheckNodePort(t *testing.T) {
 // say that all is well.
 func TestAServiceThatLeftItsPortIsRefusedThere(t *testing.T) {
 	s := newState()
-	s.Applied(applied(probePort, endpoint("10.0.0.1:80", nil)))
+	s.Synced(applied(probePort, endpoint("10.0.0.1:80", nil)))
 	old := ServiceHandler(at(s, 0, nil), web, IPv4, probePort)
 	for _, step := range []struct {
 		name string
@@ -226,7 +226,7 @@ func TestAServiceThatLeftItsPortIsRefusedThere(t *testing.T) {
 		{"back once more", applied(probePort, endpoint("10.0.0.1:80", nil)), 200},
 		{"not among all there are", Applied{Full: true}, 503},
 	} {
-		s.Applied(step.a)
+		s.Synced(step.a)
 		if w := ask(old, "GET", "/"); w.Code != step.want || w.Body.Len() == 0 {
 			t.Errorf("%s: status %d, want %d: %s", step.name, w.Code, step.want, w.Body)
 		}
@@ -235,7 +235,7 @@ func TestAServiceThatLeftItsPortIsRefusedThere(t *testing.T) {
 
 func TestAddressesOfHealthCheckNodePorts(t *testing.T) {
 	s := newState()
-	s.Applied(Applied{NodePortAddrs: addrs("192.0.2.1")})
+	s.Synced(Applied{NodePortAddrs: addrs("192.0.2.1")})
 	if v, _ := s.View(); len(v.Listen) != 2 || !v.Listen[0].IsUnspecified() || !v.Listen[1].IsUnspecified() {
 		t.Errorf("on %v, want all addresses of both families", v.Listen)
 	}
@@ -253,17 +253,41 @@ func TestOnlyWhatIsCertainIsSaid(t *testing.T) {
 	}{
 		"nothing happened":       {func(*State) {}, false},
 		"attached":               {func(s *State) { s.Attached(nil) }, false},
-		"synced":                 {(*State).Synced, false},
-		"synced and attached":    {func(s *State) { s.Synced(); s.Attached(nil) }, true},
+		"synced":                 {func(s *State) { s.Synced(Applied{}) }, false},
+		"synced and attached":    {func(s *State) { s.Synced(Applied{}); s.Attached(nil) }, true},
 		"attaching has failed":   {func(s *State) { s.Attached(os.ErrInvalid) }, true},
 		"shutting down already":  {(*State).Closing, true},
-		"an attachment was lost": {func(s *State) { s.Synced(); s.Attached(nil); s.Attached(os.ErrInvalid) }, true},
+		"an attachment was lost": {func(s *State) { s.Synced(Applied{}); s.Attached(nil); s.Attached(os.ErrInvalid) }, true},
 	} {
 		s := &State{Timeout: time.Minute, Now: func() time.Time { return noon }}
 		tc.do(s)
 		if _, certain := s.View(); certain != tc.want {
 			t.Errorf("%s: certain %v", name, certain)
 		}
+	}
+}
+
+// Whoever is told of a sync is told of its services, too: sockets are opened and
+// closed after what is said.
+func TestASyncIsNotSaidWithoutItsServices(t *testing.T) {
+	s := &State{Timeout: time.Minute, Now: func() time.Time { return noon }}
+	var wrong []View
+	said := 0
+	s.Notify = func() {
+		v, certain := s.View()
+		if certain {
+			said++
+		}
+		if certain && !v.Unsynced && len(v.Services) != 1 {
+			wrong = append(wrong, v)
+		}
+	}
+	s.Attached(os.ErrInvalid)
+	s.Attached(nil)
+	s.Synced(applied(probePort, endpoint("10.0.0.1:80", nil)))
+	s.Synced(Applied{})
+	if said != 3 || len(wrong) > 0 {
+		t.Errorf("said %d times, without the service: %+v", said, wrong)
 	}
 }
 

@@ -71,11 +71,6 @@ func (s *State) Pending(t time.Time) {
 	}
 }
 
-// Synced notes that everything received is in the maps.
-func (s *State) Synced() {
-	s.change(func() { s.synced, s.pending = s.Now(), time.Time{} })
-}
-
 // Attached notes the last verification of the attachments; nil: all are there.
 func (s *State) Attached(err error) {
 	s.change(func() { s.attached, s.verified = err, true })
@@ -98,9 +93,12 @@ type Applied struct {
 	Full bool
 }
 
-// Applied notes the services of a complete sync, after it.
-func (s *State) Applied(a Applied) {
+// Synced notes that everything received is in the maps, and what that is. It is
+// one step: whoever was told of the sync without its services would close their
+// sockets.
+func (s *State) Synced(a Applied) {
 	s.change(func() {
+		s.synced, s.pending = s.Now(), time.Time{}
 		s.addrs = a.NodePortAddrs
 		if a.Full || s.services == nil {
 			s.services = make(map[service.Name]Service)
@@ -130,7 +128,7 @@ func serviceOf(v service.View, nodeName string) Service {
 func (s *State) View() (v View, certain bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v.Node = s.nodeView()
+	v.Node, v.Unsynced = s.nodeView(), s.synced.IsZero()
 	v.Listen = s.listen(v.Node.Families)
 	live := s.connections()
 	if live != nil {

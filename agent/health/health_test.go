@@ -10,7 +10,7 @@ import (
 
 func TestAnswers(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	ready := func(s *State) { s.Synced(); s.Attached(nil) }
+	ready := func(s *State) { s.Synced(Applied{}); s.Attached(nil) }
 	tests := []struct {
 		name  string
 		do    func(*State)
@@ -18,14 +18,14 @@ func TestAnswers(t *testing.T) {
 		want  int
 	}{
 		{"nothing synced yet", func(s *State) { s.Attached(nil) }, 0, 503},
-		{"synced but not attached", func(s *State) { s.Synced() }, 0, 503},
+		{"synced but not attached", func(s *State) { s.Synced(Applied{}) }, 0, 503},
 		{"synced and attached", ready, 0, 200},
 		{"an attachment is lost", func(s *State) { ready(s); s.Attached(errors.New("xdp is gone")) }, 0, 503},
 		{"an update waits a little", func(s *State) { ready(s); s.Pending(start) }, 59 * time.Second, 200},
 		{"an update waits too long", func(s *State) { ready(s); s.Pending(start) }, 61 * time.Second, 503},
 		{"a later update does not hide an older one",
 			func(s *State) { ready(s); s.Pending(start); s.Pending(start.Add(50 * time.Second)) }, 61 * time.Second, 503},
-		{"the update was applied", func(s *State) { ready(s); s.Pending(start); s.Synced() }, 61 * time.Second, 200},
+		{"the update was applied", func(s *State) { ready(s); s.Pending(start); s.Synced(Applied{}) }, 61 * time.Second, 200},
 		{"shutting down", func(s *State) { ready(s); s.Closing() }, 0, 503},
 	}
 	for _, tc := range tests {

@@ -37,6 +37,9 @@ func (f Family) any() netip.Addr {
 // another process.
 type View struct {
 	Node Node `json:"node"`
+	// Unsynced: the agent has not synced yet, so that Listen and Services are not
+	// known; what was said of them before stands.
+	Unsynced bool `json:"unsynced,omitempty"`
 	// Listen are the addresses health check node ports are on.
 	Listen   []netip.Addr `json:"listen,omitempty"`
 	Services []Service    `json:"services,omitempty"` // sorted by name

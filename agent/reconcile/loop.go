@@ -159,8 +159,7 @@ func (l *Loop) step() {
 	l.sync(l.take(), &r)
 	r.End, r.Incomplete, r.Used = time.Now(), len(l.failing), l.planner.Used()
 	if r.Err == nil {
-		l.parts.Health.Synced()
-		l.parts.Health.Applied(l.applied)
+		l.parts.Health.Synced(l.applied)
 	}
 	if l.parts.Done != nil {
 		l.parts.Done(r)

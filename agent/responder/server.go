@@ -95,13 +95,26 @@ func (s *Server) Apply(u Update) Status {
 	defer s.telling.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if u.View == nil {
-		u.View = s.update.View
-	} else {
+	if u.View != nil {
 		s.viewed = time.Now()
 	}
+	u.View = merged(s.update.View, u.View)
 	s.update = u
 	return Status{Failed: s.listen(), Answers: s.counts()}
+}
+
+// merged returns what stands of the last word, nil if there is none, after the
+// next.
+func merged(last, next *health.View) *health.View {
+	if next == nil {
+		return last
+	}
+	if last == nil || !next.Unsynced {
+		return next
+	}
+	v := *next
+	v.Listen, v.Services = last.Listen, last.Services
+	return &v
 }
 
 // listen opens what is wanted, then closes what is not: a service whose port

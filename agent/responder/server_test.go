@@ -111,6 +111,24 @@ func TestBeforeAnAgentKnowsAnythingTheAnswerIs503(t *testing.T) {
 	}
 }
 
+// An agent that cannot attach says so before its first sync.
+func TestWhatAnAgentDoesNotKnowYetStands(t *testing.T) {
+	s := newServer(t)
+	port := freePort(t)
+	s.Apply(healthy("", port, 1, 1))
+	v := health.View{Node: health.Node{Reason: "xdp is gone", Families: []health.Family{health.IPv4}}, Unsynced: true}
+	for range 2 {
+		s.Apply(Update{StaleAfter: time.Minute, View: &v})
+		if body := wantStatus(t, on4(port), http.StatusServiceUnavailable); body["reason"] != "xdp is gone" {
+			t.Errorf("%v", body)
+		}
+	}
+	s.Apply(healthy("", port, 1, 1))
+	wantStatus(t, on6(port), http.StatusOK)
+	s.Apply(healthy("", 0, 0, 0))
+	wantRefused(t, on4(port))
+}
+
 func TestAServiceMovesToItsNewPortAndLeavesTheOld(t *testing.T) {
 	s := newServer(t)
 	before, after := freePort(t), freePort(t)
