@@ -13,6 +13,8 @@ const enum flow_flag *unused_flow_flag __attribute__((unused));
 const enum backend_state *unused_backend_state __attribute__((unused));
 const enum backend_flag *unused_backend_flag __attribute__((unused));
 const enum frontend_flag *unused_frontend_flag __attribute__((unused));
+const enum address_flag *unused_address_flag __attribute__((unused));
+const enum socket_way *unused_socket_way __attribute__((unused));
 const enum device_flag *unused_device_flag __attribute__((unused));
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type LayoutAddressFlag uint32
+
+const (
+	LayoutAddressFlagADDRESS_CLUSTER_IP LayoutAddressFlag = 1
+	LayoutAddressFlagADDRESS_EXTERNAL   LayoutAddressFlag = 2
+	LayoutAddressFlagADDRESS_NODE       LayoutAddressFlag = 4
+)
+
 type LayoutAffinityKey struct {
 	_           structs.HostLayout
 	Client      LayoutIpAddr
@@ -53,6 +61,7 @@ const (
 	LayoutBackendFlagBACKEND_LOCAL      LayoutBackendFlag = 1
 	LayoutBackendFlagBACKEND_IN_CLUSTER LayoutBackendFlag = 2
 	LayoutBackendFlagBACKEND_IN_LOCAL   LayoutBackendFlag = 4
+	LayoutBackendFlagBACKEND_UNSERVING  LayoutBackendFlag = 8
 )
 
 type LayoutBackendState uint32
@@ -119,6 +128,23 @@ type LayoutFlowKey struct {
 	Pad   [3]uint8
 }
 
+type LayoutFragmentKey struct {
+	_     structs.HostLayout
+	Src   LayoutIpAddr
+	Dst   LayoutIpAddr
+	Id    uint32
+	Proto uint8
+	Pad   [3]uint8
+}
+
+type LayoutFragmentPorts struct {
+	_       structs.HostLayout
+	Sport   uint16
+	Dport   uint16
+	Seen    uint32
+	Waiting uint32
+}
+
 type LayoutFrontend struct {
 	_           structs.HostLayout
 	ServicePort uint32
@@ -135,6 +161,8 @@ const (
 	LayoutFrontendFlagFRONTEND_INTERNAL_LOCAL LayoutFrontendFlag = 2
 	LayoutFrontendFlagFRONTEND_RANGES         LayoutFrontendFlag = 4
 	LayoutFrontendFlagFRONTEND_ENDPOINTS      LayoutFrontendFlag = 8
+	LayoutFrontendFlagFRONTEND_NODE_PORT      LayoutFrontendFlag = 16
+	LayoutFrontendFlagFRONTEND_PACKET         LayoutFrontendFlag = 32
 )
 
 type LayoutFrontendKey struct {
@@ -154,10 +182,13 @@ type LayoutHalfFlow struct {
 type LayoutHook uint32
 
 const (
-	LayoutHookHOOK_XDP        LayoutHook = 0
-	LayoutHookHOOK_TC_INGRESS LayoutHook = 1
-	LayoutHookHOOK_TC_EGRESS  LayoutHook = 2
-	LayoutHookHOOK_COUNT      LayoutHook = 3
+	LayoutHookHOOK_XDP         LayoutHook = 0
+	LayoutHookHOOK_TC_INGRESS  LayoutHook = 1
+	LayoutHookHOOK_TC_EGRESS   LayoutHook = 2
+	LayoutHookHOOK_SOCKET      LayoutHook = 3
+	LayoutHookHOOK_POD_INGRESS LayoutHook = 4
+	LayoutHookHOOK_POD_EGRESS  LayoutHook = 5
+	LayoutHookHOOK_COUNT       LayoutHook = 6
 )
 
 type LayoutIpAddr struct {
@@ -181,9 +212,17 @@ const (
 )
 
 type LayoutRuntimeValues struct {
-	_     structs.HostLayout
-	Snat4 LayoutIpAddr
-	Snat6 LayoutIpAddr
+	_         structs.HostLayout
+	Snat4     LayoutIpAddr
+	Snat6     LayoutIpAddr
+	HostNetns uint64
+}
+
+type LayoutServiceCidrKey struct {
+	_      structs.HostLayout
+	Prefix uint32
+	V4     uint32
+	Addr   LayoutIpAddr
 }
 
 type LayoutServicePort struct {
@@ -194,6 +233,34 @@ type LayoutServicePort struct {
 	Proto     uint8
 	Pad       [3]uint8
 }
+
+type LayoutSocketKey struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Addr   LayoutIpAddr
+	Port   uint16
+	Proto  uint8
+	Way    uint8
+	Pad    uint32
+}
+
+type LayoutSocketPeer struct {
+	_          structs.HostLayout
+	Addr       LayoutIpAddr
+	Port       uint16
+	Pad        uint16
+	Backend    uint32
+	Generation uint32
+	Seen       uint32
+	Netns      uint64
+}
+
+type LayoutSocketWay uint32
+
+const (
+	LayoutSocketWaySOCKET_DIALLED LayoutSocketWay = 0
+	LayoutSocketWaySOCKET_BACKEND LayoutSocketWay = 1
+)
 
 type LayoutSourceRangeKey struct {
 	_           structs.HostLayout
@@ -212,51 +279,65 @@ type LayoutTable struct {
 type LayoutVerdict uint32
 
 const (
-	LayoutVerdictVERDICT_NONE           LayoutVerdict = 0
-	LayoutVerdictVERDICT_NOT_IP         LayoutVerdict = 1
-	LayoutVerdictVERDICT_NOT_L4         LayoutVerdict = 2
-	LayoutVerdictVERDICT_MALFORMED      LayoutVerdict = 3
-	LayoutVerdictVERDICT_FRAGMENT       LayoutVerdict = 4
-	LayoutVerdictVERDICT_EXT_HEADERS    LayoutVerdict = 5
-	LayoutVerdictVERDICT_NOT_SERVICE    LayoutVerdict = 6
-	LayoutVerdictVERDICT_LEFT_TO_TC     LayoutVerdict = 7
-	LayoutVerdictVERDICT_TO_LOCAL       LayoutVerdict = 8
-	LayoutVerdictVERDICT_TO_REMOTE      LayoutVerdict = 9
-	LayoutVerdictVERDICT_REPLY_LOCAL    LayoutVerdict = 10
-	LayoutVerdictVERDICT_REPLY_REMOTE   LayoutVerdict = 11
-	LayoutVerdictVERDICT_NO_BACKEND     LayoutVerdict = 12
-	LayoutVerdictVERDICT_NO_FLOW        LayoutVerdict = 13
-	LayoutVerdictVERDICT_SNAT_EXHAUSTED LayoutVerdict = 14
-	LayoutVerdictVERDICT_FLOW_CONFLICT  LayoutVerdict = 15
-	LayoutVerdictVERDICT_MAP_FULL       LayoutVerdict = 16
-	LayoutVerdictVERDICT_NO_ROUTE       LayoutVerdict = 17
-	LayoutVerdictVERDICT_TTL_EXPIRED    LayoutVerdict = 18
-	LayoutVerdictVERDICT_TOO_BIG        LayoutVerdict = 19
-	LayoutVerdictVERDICT_REWRITE_FAILED LayoutVerdict = 20
-	LayoutVerdictVERDICT_LATE_ANSWER    LayoutVerdict = 21
-	LayoutVerdictVERDICT_SOURCE_RANGE   LayoutVerdict = 22
-	LayoutVerdictVERDICT_NO_ENDPOINTS   LayoutVerdict = 23
-	LayoutVerdictVERDICT_COUNT          LayoutVerdict = 24
-	LayoutVerdictVERDICT_MAX            LayoutVerdict = 64
+	LayoutVerdictVERDICT_NONE             LayoutVerdict = 0
+	LayoutVerdictVERDICT_NOT_IP           LayoutVerdict = 1
+	LayoutVerdictVERDICT_NOT_L4           LayoutVerdict = 2
+	LayoutVerdictVERDICT_MALFORMED        LayoutVerdict = 3
+	LayoutVerdictVERDICT_FRAGMENT         LayoutVerdict = 4
+	LayoutVerdictVERDICT_EXT_HEADERS      LayoutVerdict = 5
+	LayoutVerdictVERDICT_NOT_SERVICE      LayoutVerdict = 6
+	LayoutVerdictVERDICT_LEFT_TO_TC       LayoutVerdict = 7
+	LayoutVerdictVERDICT_TO_LOCAL         LayoutVerdict = 8
+	LayoutVerdictVERDICT_TO_REMOTE        LayoutVerdict = 9
+	LayoutVerdictVERDICT_REPLY_LOCAL      LayoutVerdict = 10
+	LayoutVerdictVERDICT_REPLY_REMOTE     LayoutVerdict = 11
+	LayoutVerdictVERDICT_NO_BACKEND       LayoutVerdict = 12
+	LayoutVerdictVERDICT_NO_FLOW          LayoutVerdict = 13
+	LayoutVerdictVERDICT_SNAT_EXHAUSTED   LayoutVerdict = 14
+	LayoutVerdictVERDICT_FLOW_CONFLICT    LayoutVerdict = 15
+	LayoutVerdictVERDICT_MAP_FULL         LayoutVerdict = 16
+	LayoutVerdictVERDICT_NO_ROUTE         LayoutVerdict = 17
+	LayoutVerdictVERDICT_TTL_EXPIRED      LayoutVerdict = 18
+	LayoutVerdictVERDICT_TOO_BIG          LayoutVerdict = 19
+	LayoutVerdictVERDICT_REWRITE_FAILED   LayoutVerdict = 20
+	LayoutVerdictVERDICT_LATE_ANSWER      LayoutVerdict = 21
+	LayoutVerdictVERDICT_SOURCE_RANGE     LayoutVerdict = 22
+	LayoutVerdictVERDICT_NO_ENDPOINTS     LayoutVerdict = 23
+	LayoutVerdictVERDICT_RELATED          LayoutVerdict = 24
+	LayoutVerdictVERDICT_HAIRPIN          LayoutVerdict = 25
+	LayoutVerdictVERDICT_REPLY_HAIRPIN    LayoutVerdict = 26
+	LayoutVerdictVERDICT_FRAGMENT_UNKNOWN LayoutVerdict = 27
+	LayoutVerdictVERDICT_NO_PORT          LayoutVerdict = 28
+	LayoutVerdictVERDICT_UNALLOCATED      LayoutVerdict = 29
+	LayoutVerdictVERDICT_BACKEND_GONE     LayoutVerdict = 30
+	LayoutVerdictVERDICT_REJECT_LIMITED   LayoutVerdict = 31
+	LayoutVerdictVERDICT_ECHO             LayoutVerdict = 32
+	LayoutVerdictVERDICT_COUNT            LayoutVerdict = 33
+	LayoutVerdictVERDICT_MAX              LayoutVerdict = 64
 )
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	LayoutMapAddresses          = "addresses"
 	LayoutMapAffinity           = "affinity"
 	LayoutMapBackendStats       = "backend_stats"
 	LayoutMapBackends           = "backends"
 	LayoutMapCounters           = "counters"
 	LayoutMapDevices            = "devices"
 	LayoutMapFlows              = "flows"
+	LayoutMapFragments          = "fragments"
 	LayoutMapFrontends          = "frontends"
 	LayoutMapHalfOpen           = "half_open"
 	LayoutMapPodCidrs           = "pod_cidrs"
 	LayoutMapRuntime            = "runtime"
+	LayoutMapServiceCidrs       = "service_cidrs"
 	LayoutMapServicePorts       = "service_ports"
 	LayoutMapSlots              = "slots"
+	LayoutMapSockets            = "sockets"
 	LayoutMapSourceRanges       = "source_ranges"
+	LayoutVarUnusedAddressFlag  = "unused_address_flag"
 	LayoutVarUnusedBackendFlag  = "unused_backend_flag"
 	LayoutVarUnusedBackendState = "unused_backend_state"
 	LayoutVarUnusedDeviceFlag   = "unused_device_flag"
@@ -264,6 +345,7 @@ const (
 	LayoutVarUnusedFrontendFlag = "unused_frontend_flag"
 	LayoutVarUnusedHook         = "unused_hook"
 	LayoutVarUnusedRouteFlag    = "unused_route_flag"
+	LayoutVarUnusedSocketWay    = "unused_socket_way"
 	LayoutVarUnusedVerdict      = "unused_verdict"
 )
 
@@ -315,18 +397,22 @@ type LayoutProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LayoutMapSpecs struct {
+	Addresses    *ebpf.MapSpec `ebpf:"addresses"`
 	Affinity     *ebpf.MapSpec `ebpf:"affinity"`
 	BackendStats *ebpf.MapSpec `ebpf:"backend_stats"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Devices      *ebpf.MapSpec `ebpf:"devices"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
+	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
 	HalfOpen     *ebpf.MapSpec `ebpf:"half_open"`
 	PodCidrs     *ebpf.MapSpec `ebpf:"pod_cidrs"`
 	Runtime      *ebpf.MapSpec `ebpf:"runtime"`
+	ServiceCidrs *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots        *ebpf.MapSpec `ebpf:"slots"`
+	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
 	SourceRanges *ebpf.MapSpec `ebpf:"source_ranges"`
 }
 
@@ -334,6 +420,7 @@ type LayoutMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LayoutVariableSpecs struct {
+	UnusedAddressFlag  *ebpf.VariableSpec `ebpf:"unused_address_flag"`
 	UnusedBackendFlag  *ebpf.VariableSpec `ebpf:"unused_backend_flag"`
 	UnusedBackendState *ebpf.VariableSpec `ebpf:"unused_backend_state"`
 	UnusedDeviceFlag   *ebpf.VariableSpec `ebpf:"unused_device_flag"`
@@ -341,6 +428,7 @@ type LayoutVariableSpecs struct {
 	UnusedFrontendFlag *ebpf.VariableSpec `ebpf:"unused_frontend_flag"`
 	UnusedHook         *ebpf.VariableSpec `ebpf:"unused_hook"`
 	UnusedRouteFlag    *ebpf.VariableSpec `ebpf:"unused_route_flag"`
+	UnusedSocketWay    *ebpf.VariableSpec `ebpf:"unused_socket_way"`
 	UnusedVerdict      *ebpf.VariableSpec `ebpf:"unused_verdict"`
 }
 
@@ -364,35 +452,43 @@ func (o *LayoutObjects) Close() error {
 //
 // It can be passed to LoadLayoutObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LayoutMaps struct {
+	Addresses    *ebpf.Map `ebpf:"addresses"`
 	Affinity     *ebpf.Map `ebpf:"affinity"`
 	BackendStats *ebpf.Map `ebpf:"backend_stats"`
 	Backends     *ebpf.Map `ebpf:"backends"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	Devices      *ebpf.Map `ebpf:"devices"`
 	Flows        *ebpf.Map `ebpf:"flows"`
+	Fragments    *ebpf.Map `ebpf:"fragments"`
 	Frontends    *ebpf.Map `ebpf:"frontends"`
 	HalfOpen     *ebpf.Map `ebpf:"half_open"`
 	PodCidrs     *ebpf.Map `ebpf:"pod_cidrs"`
 	Runtime      *ebpf.Map `ebpf:"runtime"`
+	ServiceCidrs *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts *ebpf.Map `ebpf:"service_ports"`
 	Slots        *ebpf.Map `ebpf:"slots"`
+	Sockets      *ebpf.Map `ebpf:"sockets"`
 	SourceRanges *ebpf.Map `ebpf:"source_ranges"`
 }
 
 func (m *LayoutMaps) Close() error {
 	return _LayoutClose(
+		m.Addresses,
 		m.Affinity,
 		m.BackendStats,
 		m.Backends,
 		m.Counters,
 		m.Devices,
 		m.Flows,
+		m.Fragments,
 		m.Frontends,
 		m.HalfOpen,
 		m.PodCidrs,
 		m.Runtime,
+		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,
+		m.Sockets,
 		m.SourceRanges,
 	)
 }
@@ -401,6 +497,7 @@ func (m *LayoutMaps) Close() error {
 //
 // It can be passed to LoadLayoutObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LayoutVariables struct {
+	UnusedAddressFlag  *ebpf.Variable `ebpf:"unused_address_flag"`
 	UnusedBackendFlag  *ebpf.Variable `ebpf:"unused_backend_flag"`
 	UnusedBackendState *ebpf.Variable `ebpf:"unused_backend_state"`
 	UnusedDeviceFlag   *ebpf.Variable `ebpf:"unused_device_flag"`
@@ -408,6 +505,7 @@ type LayoutVariables struct {
 	UnusedFrontendFlag *ebpf.Variable `ebpf:"unused_frontend_flag"`
 	UnusedHook         *ebpf.Variable `ebpf:"unused_hook"`
 	UnusedRouteFlag    *ebpf.Variable `ebpf:"unused_route_flag"`
+	UnusedSocketWay    *ebpf.Variable `ebpf:"unused_socket_way"`
 	UnusedVerdict      *ebpf.Variable `ebpf:"unused_verdict"`
 }
 

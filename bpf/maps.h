@@ -86,6 +86,40 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } pod_cidrs SEC(".maps");
 
+/* address -> whose it is */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, union ip_addr);
+	__type(value, __u32);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} addresses SEC(".maps");
+
+/* range -> addresses that Services get, allocated or not */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1024);
+	__type(key, struct service_cidr_key);
+	__type(value, __u32);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} service_cidrs SEC(".maps");
+
+/* datagram -> the ports only its first fragment has */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment_ports);
+} fragments SEC(".maps");
+
+/* socket and address -> what the program dialled, and the backend it got */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 17);
+	__type(key, struct socket_key);
+	__type(value, struct socket_peer);
+} sockets SEC(".maps");
+
 /* hook * VERDICT_MAX + verdict -> packets */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

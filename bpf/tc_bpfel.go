@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	TCMapAddresses          = "addresses"
 	TCMapAffinity           = "affinity"
 	TCMapBackendRoutes      = "backend_routes"
 	TCMapBackendStats       = "backend_stats"
@@ -25,12 +26,15 @@ const (
 	TCMapDevices            = "devices"
 	TCMapFibScratch         = "fib_scratch"
 	TCMapFlows              = "flows"
+	TCMapFragments          = "fragments"
 	TCMapFrontends          = "frontends"
 	TCMapHalfOpen           = "half_open"
 	TCMapPodCidrs           = "pod_cidrs"
 	TCMapRuntime            = "runtime"
+	TCMapServiceCidrs       = "service_cidrs"
 	TCMapServicePorts       = "service_ports"
 	TCMapSlots              = "slots"
+	TCMapSockets            = "sockets"
 	TCMapSourceRanges       = "source_ranges"
 	TCProgEbbTcEgress       = "ebb_tc_egress"
 	TCProgEbbTcIngress      = "ebb_tc_ingress"
@@ -91,6 +95,7 @@ type TCProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TCMapSpecs struct {
+	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
 	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
 	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
@@ -100,12 +105,15 @@ type TCMapSpecs struct {
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	FibScratch    *ebpf.MapSpec `ebpf:"fib_scratch"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
 	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
 	PodCidrs      *ebpf.MapSpec `ebpf:"pod_cidrs"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
+	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
 	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 }
 
@@ -140,6 +148,7 @@ func (o *TCObjects) Close() error {
 //
 // It can be passed to LoadTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TCMaps struct {
+	Addresses     *ebpf.Map `ebpf:"addresses"`
 	Affinity      *ebpf.Map `ebpf:"affinity"`
 	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
@@ -149,17 +158,21 @@ type TCMaps struct {
 	Devices       *ebpf.Map `ebpf:"devices"`
 	FibScratch    *ebpf.Map `ebpf:"fib_scratch"`
 	Flows         *ebpf.Map `ebpf:"flows"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
 	HalfOpen      *ebpf.Map `ebpf:"half_open"`
 	PodCidrs      *ebpf.Map `ebpf:"pod_cidrs"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
+	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
+	Sockets       *ebpf.Map `ebpf:"sockets"`
 	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 }
 
 func (m *TCMaps) Close() error {
 	return _TCClose(
+		m.Addresses,
 		m.Affinity,
 		m.BackendRoutes,
 		m.BackendStats,
@@ -169,12 +182,15 @@ func (m *TCMaps) Close() error {
 		m.Devices,
 		m.FibScratch,
 		m.Flows,
+		m.Fragments,
 		m.Frontends,
 		m.HalfOpen,
 		m.PodCidrs,
 		m.Runtime,
+		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,
+		m.Sockets,
 		m.SourceRanges,
 	)
 }

@@ -102,6 +102,8 @@ enum frontend_flag {
 	FRONTEND_INTERNAL_LOCAL = 1 << 1, /* the cluster table holds the local candidates */
 	FRONTEND_RANGES = 1 << 2,         /* clients must be in source_ranges */
 	FRONTEND_ENDPOINTS = 1 << 3,      /* somewhere are endpoints: without candidates, drop */
+	FRONTEND_NODE_PORT = 1 << 4,      /* a node port */
+	FRONTEND_PACKET = 1 << 5,         /* sockets leave it to pod links */
 };
 
 struct frontend {
@@ -129,6 +131,67 @@ struct pod_cidr_key {
 	union ip_addr addr;
 };
 _Static_assert(sizeof(struct pod_cidr_key) == 24, "pod_cidr_key has holes");
+
+/* Bits of a value in addresses: whose an address is. */
+enum address_flag {
+	ADDRESS_CLUSTER_IP = 1 << 0, /* a ClusterIP: other ports of it are rejected */
+	ADDRESS_EXTERNAL = 1 << 1,   /* of a load balancer, or an external IP */
+	ADDRESS_NODE = 1 << 2,       /* of this node */
+};
+
+/* A range of service addresses. */
+struct service_cidr_key {
+	__u32 prefix; /* bits of what follows that count: 32 and those of the address */
+	__u32 v4;     /* as above */
+	union ip_addr addr;
+};
+_Static_assert(sizeof(struct service_cidr_key) == 24, "service_cidr_key has holes");
+
+/* What all fragments of one datagram have in common. */
+struct fragment_key {
+	union ip_addr src;
+	union ip_addr dst;
+	__u32 id; /* as on the wire */
+	__u8 proto;
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct fragment_key) == 40, "fragment_key has holes");
+
+/* What only the first of them has. */
+struct fragment_ports {
+	__be16 sport;
+	__be16 dport;
+	__u32 seen;    /* tick */
+	__u32 waiting; /* fragments that came before the first */
+};
+_Static_assert(sizeof(struct fragment_ports) == 12, "fragment_ports has holes");
+
+enum socket_way {
+	SOCKET_DIALLED = 0, /* the key is what the program dialled, the value its backend */
+	SOCKET_BACKEND = 1, /* the key is the backend, the value what the program dialled */
+};
+
+/* A socket and an address it talks to, or believes to talk to. */
+struct socket_key {
+	__u64 cookie;
+	union ip_addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 way; /* enum socket_way */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct socket_key) == 32, "socket_key has holes");
+
+struct socket_peer {
+	union ip_addr addr;
+	__be16 port;
+	__u16 pad;
+	__u32 backend;
+	__u32 generation;
+	__u32 seen;  /* tick of the last look */
+	__u64 netns; /* cookie of the socket's network namespace */
+};
+_Static_assert(sizeof(struct socket_peer) == 40, "socket_peer has holes");
 
 /* A client and the service port it has a backend of. */
 struct affinity_key {
@@ -166,6 +229,7 @@ enum backend_flag {
 	BACKEND_LOCAL = 1 << 0,      /* runs on this node */
 	BACKEND_IN_CLUSTER = 1 << 1, /* a candidate of the policy Cluster */
 	BACKEND_IN_LOCAL = 1 << 2,   /* a candidate of the policy Local */
+	BACKEND_UNSERVING = 1 << 3,  /* terminating, not ready: datagrams go elsewhere */
 };
 
 struct backend {
@@ -196,8 +260,9 @@ _Static_assert(sizeof(struct backend_counts) == 128, "backend_counts has holes")
 struct runtime_values {
 	union ip_addr snat4; /* source of flows sent to other nodes */
 	union ip_addr snat6;
+	__u64 host_netns; /* cookie of the node's network namespace; 0: not known */
 };
-_Static_assert(sizeof(struct runtime_values) == 32, "runtime_values has holes");
+_Static_assert(sizeof(struct runtime_values) == 40, "runtime_values has holes");
 
 enum device_flag {
 	DEVICE_XDP_TX = 1 << 0, /* XDP may send through it */
@@ -215,7 +280,10 @@ enum hook {
 	HOOK_XDP = 0,
 	HOOK_TC_INGRESS = 1,
 	HOOK_TC_EGRESS = 2,
-	HOOK_COUNT = 3,
+	HOOK_SOCKET = 3,
+	HOOK_POD_INGRESS = 4,
+	HOOK_POD_EGRESS = 5,
+	HOOK_COUNT = 6,
 };
 
 /*
@@ -250,7 +318,18 @@ enum verdict {
 	VERDICT_LATE_ANSWER = 21,    /* another backend answered this handshake before */
 	VERDICT_SOURCE_RANGE = 22,   /* the client is in none of the ranges allowed */
 	VERDICT_NO_ENDPOINTS = 23,   /* the service has no endpoints at all */
-	VERDICT_COUNT = 24,
+	/* translated */
+	VERDICT_RELATED = 24,       /* an ICMP error about a flow, and what it quotes */
+	VERDICT_HAIRPIN = 25,       /* back to the pod it comes from */
+	VERDICT_REPLY_HAIRPIN = 26, /* from a pod to itself */
+	/* dropped */
+	VERDICT_FRAGMENT_UNKNOWN = 27, /* the first fragment of the datagram was not seen */
+	VERDICT_NO_PORT = 28,          /* a Service's address, but no port of it */
+	VERDICT_UNALLOCATED = 29,      /* in a range of service addresses, but nobody's */
+	VERDICT_BACKEND_GONE = 30,     /* answered with RST: the backend is gone */
+	VERDICT_REJECT_LIMITED = 31,   /* would be rejected, but too many were answered already */
+	VERDICT_ECHO = 32,             /* answered: a ping to a load balancer's address */
+	VERDICT_COUNT = 33,
 	VERDICT_MAX = 64, /* counters per hook */
 };
 

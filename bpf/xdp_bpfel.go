@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	XDPMapAddresses          = "addresses"
 	XDPMapAffinity           = "affinity"
 	XDPMapBackendRoutes      = "backend_routes"
 	XDPMapBackendStats       = "backend_stats"
@@ -25,12 +26,15 @@ const (
 	XDPMapDevices            = "devices"
 	XDPMapFibScratch         = "fib_scratch"
 	XDPMapFlows              = "flows"
+	XDPMapFragments          = "fragments"
 	XDPMapFrontends          = "frontends"
 	XDPMapHalfOpen           = "half_open"
 	XDPMapPodCidrs           = "pod_cidrs"
 	XDPMapRuntime            = "runtime"
+	XDPMapServiceCidrs       = "service_cidrs"
 	XDPMapServicePorts       = "service_ports"
 	XDPMapSlots              = "slots"
+	XDPMapSockets            = "sockets"
 	XDPMapSourceRanges       = "source_ranges"
 	XDPProgEbbXdp            = "ebb_xdp"
 	XDPVarCfgSnatMax         = "cfg_snat_max"
@@ -89,6 +93,7 @@ type XDPProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type XDPMapSpecs struct {
+	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
 	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
 	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
@@ -98,12 +103,15 @@ type XDPMapSpecs struct {
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	FibScratch    *ebpf.MapSpec `ebpf:"fib_scratch"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
 	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
 	PodCidrs      *ebpf.MapSpec `ebpf:"pod_cidrs"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
+	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
 	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 }
 
@@ -138,6 +146,7 @@ func (o *XDPObjects) Close() error {
 //
 // It can be passed to LoadXDPObjects or ebpf.CollectionSpec.LoadAndAssign.
 type XDPMaps struct {
+	Addresses     *ebpf.Map `ebpf:"addresses"`
 	Affinity      *ebpf.Map `ebpf:"affinity"`
 	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
@@ -147,17 +156,21 @@ type XDPMaps struct {
 	Devices       *ebpf.Map `ebpf:"devices"`
 	FibScratch    *ebpf.Map `ebpf:"fib_scratch"`
 	Flows         *ebpf.Map `ebpf:"flows"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
 	HalfOpen      *ebpf.Map `ebpf:"half_open"`
 	PodCidrs      *ebpf.Map `ebpf:"pod_cidrs"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
+	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
+	Sockets       *ebpf.Map `ebpf:"sockets"`
 	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 }
 
 func (m *XDPMaps) Close() error {
 	return _XDPClose(
+		m.Addresses,
 		m.Affinity,
 		m.BackendRoutes,
 		m.BackendStats,
@@ -167,12 +180,15 @@ func (m *XDPMaps) Close() error {
 		m.Devices,
 		m.FibScratch,
 		m.Flows,
+		m.Fragments,
 		m.Frontends,
 		m.HalfOpen,
 		m.PodCidrs,
 		m.Runtime,
+		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,
+		m.Sockets,
 		m.SourceRanges,
 	)
 }

@@ -242,11 +242,11 @@ func fold(sum uint64) uint16 {
 }
 
 func toRuntime(r Runtime) bpf.LayoutRuntimeValues {
-	return bpf.LayoutRuntimeValues{Snat4: toAddr(r.SNAT4), Snat6: toAddr(r.SNAT6)}
+	return bpf.LayoutRuntimeValues{Snat4: toAddr(r.SNAT4), Snat6: toAddr(r.SNAT6), HostNetns: r.HostNetns}
 }
 
 func fromRuntime(v *bpf.LayoutRuntimeValues) Runtime {
-	return Runtime{SNAT4: fromOptionalAddr(v.Snat4), SNAT6: fromOptionalAddr(v.Snat6)}
+	return Runtime{SNAT4: fromOptionalAddr(v.Snat4), SNAT6: fromOptionalAddr(v.Snat6), HostNetns: v.HostNetns}
 }
 
 func toDevice(d Device) bpf.LayoutDevice {

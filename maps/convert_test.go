@@ -98,8 +98,8 @@ func TestValuesHaveTheLayoutOfTheDatapath(t *testing.T) {
 		},
 		{
 			name: "an absent node address is all zero",
-			got:  toRuntime(Runtime{SNAT4: v4.Addr()}),
-			want: [][]byte{mapped(t, "10.0.0.1"), bytes.Repeat([]byte{0}, 16)},
+			got:  toRuntime(Runtime{SNAT4: v4.Addr(), HostNetns: 7}),
+			want: [][]byte{mapped(t, "10.0.0.1"), bytes.Repeat([]byte{0}, 16), binary.NativeEndian.AppendUint64(nil, 7)},
 		},
 		{
 			name: "a device has its tag in host order",

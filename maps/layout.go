@@ -10,7 +10,7 @@ import (
 
 // LayoutVersion names the layout of everything in the maps: keys, values,
 // kinds. Maps of another version are never opened, they are pinned elsewhere.
-const LayoutVersion = 2
+const LayoutVersion = 3
 
 // Sizes are the capacities of the maps an operator may choose, in entries. The
 // statistics per backend have the size of Backends.

@@ -106,6 +106,15 @@ func TestConstantsAreThoseOfTheDatapath(t *testing.T) {
 		{"VerdictLateAnswer", int(VerdictLateAnswer), int(bpf.LayoutVerdictVERDICT_LATE_ANSWER)},
 		{"VerdictSourceRange", int(VerdictSourceRange), int(bpf.LayoutVerdictVERDICT_SOURCE_RANGE)},
 		{"VerdictNoEndpoints", int(VerdictNoEndpoints), int(bpf.LayoutVerdictVERDICT_NO_ENDPOINTS)},
+		{"VerdictRelated", int(VerdictRelated), int(bpf.LayoutVerdictVERDICT_RELATED)},
+		{"VerdictHairpin", int(VerdictHairpin), int(bpf.LayoutVerdictVERDICT_HAIRPIN)},
+		{"VerdictReplyHairpin", int(VerdictReplyHairpin), int(bpf.LayoutVerdictVERDICT_REPLY_HAIRPIN)},
+		{"VerdictFragmentUnknown", int(VerdictFragmentUnknown), int(bpf.LayoutVerdictVERDICT_FRAGMENT_UNKNOWN)},
+		{"VerdictNoPort", int(VerdictNoPort), int(bpf.LayoutVerdictVERDICT_NO_PORT)},
+		{"VerdictUnallocated", int(VerdictUnallocated), int(bpf.LayoutVerdictVERDICT_UNALLOCATED)},
+		{"VerdictBackendGone", int(VerdictBackendGone), int(bpf.LayoutVerdictVERDICT_BACKEND_GONE)},
+		{"VerdictRejectLimited", int(VerdictRejectLimited), int(bpf.LayoutVerdictVERDICT_REJECT_LIMITED)},
+		{"VerdictEcho", int(VerdictEcho), int(bpf.LayoutVerdictVERDICT_ECHO)},
 		{"VerdictCount", int(VerdictCount), int(bpf.LayoutVerdictVERDICT_COUNT)},
 		{"VerdictMax", int(VerdictMax), int(bpf.LayoutVerdictVERDICT_MAX)},
 
@@ -126,6 +135,9 @@ func TestConstantsAreThoseOfTheDatapath(t *testing.T) {
 		{"HookXDP", int(HookXDP), int(bpf.LayoutHookHOOK_XDP)},
 		{"HookTCIngress", int(HookTCIngress), int(bpf.LayoutHookHOOK_TC_INGRESS)},
 		{"HookTCEgress", int(HookTCEgress), int(bpf.LayoutHookHOOK_TC_EGRESS)},
+		{"HookSocket", int(HookSocket), int(bpf.LayoutHookHOOK_SOCKET)},
+		{"HookPodIngress", int(HookPodIngress), int(bpf.LayoutHookHOOK_POD_INGRESS)},
+		{"HookPodEgress", int(HookPodEgress), int(bpf.LayoutHookHOOK_POD_EGRESS)},
 		{"HookCount", int(HookCount), int(bpf.LayoutHookHOOK_COUNT)},
 
 		{"LatencyBuckets", LatencyBuckets, len(bpf.LayoutBackendCounts{}.Handshake)},
@@ -143,10 +155,10 @@ func TestValuesWithoutANameShowTheirNumber(t *testing.T) {
 		value fmt.Stringer
 		want  string
 	}{
-		{VerdictCount, "verdict(24)"},
+		{VerdictCount, "verdict(33)"},
 		{Verdict(255), "verdict(255)"},
 		{State(4), "state(4)"},
-		{HookCount, "hook(3)"},
+		{HookCount, "hook(6)"},
 		{Proto(132), "protocol(132)"},
 		{FlowFlags(0), "-"},
 		{FlowRemote | FlowClosed | 1<<20, "remote,closed,bit(20)"},

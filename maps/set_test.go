@@ -221,7 +221,7 @@ func TestPinsThatDoNotFitTheLayoutAreNamed(t *testing.T) {
 		{
 			name: "too few counters", replace: bpf.LayoutMapCounters,
 			spec: ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 64},
-			want: []string{"map counters", "64 entries", "192"},
+			want: []string{"map counters", "64 entries", "384"},
 		},
 		{
 			name: "statistics for fewer backends than there are", replace: bpf.LayoutMapBackendStats,

@@ -201,6 +201,8 @@ type BackendCounts struct {
 // address means the family is not available.
 type Runtime struct {
 	SNAT4, SNAT6 netip.Addr
+	// HostNetns is the cookie of the node's network namespace; 0: not known.
+	HostNetns uint64
 }
 
 // Device is how XDP may leave by a device.
@@ -220,6 +222,9 @@ const (
 	HookXDP Hook = iota
 	HookTCIngress
 	HookTCEgress
+	HookSocket
+	HookPodIngress
+	HookPodEgress
 	HookCount
 )
 
@@ -232,6 +237,12 @@ func (h Hook) String() string {
 		return "tc-ingress"
 	case HookTCEgress:
 		return "tc-egress"
+	case HookSocket:
+		return "socket"
+	case HookPodIngress:
+		return "pod-ingress"
+	case HookPodEgress:
+		return "pod-egress"
 	}
 	return fmt.Sprintf("hook(%d)", uint8(h))
 }

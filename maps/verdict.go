@@ -39,6 +39,19 @@ const (
 	VerdictSourceRange   // the client is in none of the ranges allowed
 	VerdictNoEndpoints   // the service has no endpoints at all
 
+	// Translated.
+	VerdictRelated      // an ICMP error about a flow, and what it quotes
+	VerdictHairpin      // back to the pod it comes from
+	VerdictReplyHairpin // from a pod to itself
+
+	// Dropped.
+	VerdictFragmentUnknown // the first fragment of the datagram was not seen
+	VerdictNoPort          // a Service's address, but no port of it
+	VerdictUnallocated     // in a range of service addresses, but nobody's
+	VerdictBackendGone     // answered with RST: the backend of the connection is gone
+	VerdictRejectLimited   // would be rejected, but too many were answered already
+	VerdictEcho            // answered: a ping to a load balancer's address
+
 	// VerdictCount is the number of verdicts with a name.
 	VerdictCount
 	// VerdictMax is the number of counters per hook.
@@ -47,30 +60,39 @@ const (
 
 // verdictNames are indexed by verdict.
 var verdictNames = [VerdictCount]string{
-	VerdictNone:          "none",
-	VerdictNotIP:         "not-ip",
-	VerdictNotL4:         "not-l4",
-	VerdictMalformed:     "malformed",
-	VerdictFragment:      "fragment",
-	VerdictExtHeaders:    "ext-headers",
-	VerdictNotService:    "not-service",
-	VerdictLeftToTC:      "left-to-tc",
-	VerdictToLocal:       "to-local",
-	VerdictToRemote:      "to-remote",
-	VerdictReplyLocal:    "reply-local",
-	VerdictReplyRemote:   "reply-remote",
-	VerdictNoBackend:     "no-backend",
-	VerdictNoFlow:        "no-flow",
-	VerdictSNATExhausted: "snat-exhausted",
-	VerdictFlowConflict:  "flow-conflict",
-	VerdictMapFull:       "map-full",
-	VerdictNoRoute:       "no-route",
-	VerdictTTLExpired:    "ttl-expired",
-	VerdictTooBig:        "too-big",
-	VerdictRewriteFailed: "rewrite-failed",
-	VerdictLateAnswer:    "late-answer",
-	VerdictSourceRange:   "source-range",
-	VerdictNoEndpoints:   "no-endpoints",
+	VerdictNone:            "none",
+	VerdictNotIP:           "not-ip",
+	VerdictNotL4:           "not-l4",
+	VerdictMalformed:       "malformed",
+	VerdictFragment:        "fragment",
+	VerdictExtHeaders:      "ext-headers",
+	VerdictNotService:      "not-service",
+	VerdictLeftToTC:        "left-to-tc",
+	VerdictToLocal:         "to-local",
+	VerdictToRemote:        "to-remote",
+	VerdictReplyLocal:      "reply-local",
+	VerdictReplyRemote:     "reply-remote",
+	VerdictNoBackend:       "no-backend",
+	VerdictNoFlow:          "no-flow",
+	VerdictSNATExhausted:   "snat-exhausted",
+	VerdictFlowConflict:    "flow-conflict",
+	VerdictMapFull:         "map-full",
+	VerdictNoRoute:         "no-route",
+	VerdictTTLExpired:      "ttl-expired",
+	VerdictTooBig:          "too-big",
+	VerdictRewriteFailed:   "rewrite-failed",
+	VerdictLateAnswer:      "late-answer",
+	VerdictSourceRange:     "source-range",
+	VerdictNoEndpoints:     "no-endpoints",
+	VerdictRelated:         "related",
+	VerdictHairpin:         "hairpin",
+	VerdictReplyHairpin:    "reply-hairpin",
+	VerdictFragmentUnknown: "fragment-unknown",
+	VerdictNoPort:          "no-port",
+	VerdictUnallocated:     "unallocated",
+	VerdictBackendGone:     "backend-gone",
+	VerdictRejectLimited:   "reject-limited",
+	VerdictEcho:            "echo",
 }
 
 // String returns the verdict as metrics and tables show it, such as

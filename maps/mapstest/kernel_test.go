@@ -128,7 +128,7 @@ func randomStep(r *rand.Rand) step {
 	case 9:
 		return step{fmt.Sprint("read table ", table), func(a access) (any, error) { return a.slots.Read(table) }}
 	case 10:
-		values := maps.Runtime{SNAT4: anyAddr(r), SNAT6: anyAddr(r)}
+		values := maps.Runtime{SNAT4: anyAddr(r), SNAT6: anyAddr(r), HostNetns: r.Uint64()}
 		return step{fmt.Sprint("put runtime ", values), func(a access) (any, error) { return nil, a.runtime.Put(values) }}
 	case 11:
 		d := maps.Device{VLAN: uint16(4090 + n), XDPTx: n%2 == 0}

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	FloorMapAddresses          = "addresses"
 	FloorMapAffinity           = "affinity"
 	FloorMapBackendRoutes      = "backend_routes"
 	FloorMapBackendStats       = "backend_stats"
@@ -25,6 +26,7 @@ const (
 	FloorMapDevices            = "devices"
 	FloorMapFibScratch         = "fib_scratch"
 	FloorMapFlows              = "flows"
+	FloorMapFragments          = "fragments"
 	FloorMapFrontends          = "frontends"
 	FloorMapHalfOpen           = "half_open"
 	FloorMapIdeal16            = "ideal16"
@@ -32,8 +34,10 @@ const (
 	FloorMapIdealNew           = "ideal_new"
 	FloorMapPodCidrs           = "pod_cidrs"
 	FloorMapRuntime            = "runtime"
+	FloorMapServiceCidrs       = "service_cidrs"
 	FloorMapServicePorts       = "service_ports"
 	FloorMapSlots              = "slots"
+	FloorMapSockets            = "sockets"
 	FloorMapSourceRanges       = "source_ranges"
 	FloorMapTargetTc           = "target_tc"
 	FloorMapTargetXdp          = "target_xdp"
@@ -111,6 +115,7 @@ type FloorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorMapSpecs struct {
+	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
 	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
 	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
@@ -120,6 +125,7 @@ type FloorMapSpecs struct {
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	FibScratch    *ebpf.MapSpec `ebpf:"fib_scratch"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
 	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
 	Ideal16       *ebpf.MapSpec `ebpf:"ideal16"`
@@ -127,8 +133,10 @@ type FloorMapSpecs struct {
 	IdealNew      *ebpf.MapSpec `ebpf:"ideal_new"`
 	PodCidrs      *ebpf.MapSpec `ebpf:"pod_cidrs"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
+	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
 	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 	TargetTc      *ebpf.MapSpec `ebpf:"target_tc"`
 	TargetXdp     *ebpf.MapSpec `ebpf:"target_xdp"`
@@ -166,6 +174,7 @@ func (o *FloorObjects) Close() error {
 //
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorMaps struct {
+	Addresses     *ebpf.Map `ebpf:"addresses"`
 	Affinity      *ebpf.Map `ebpf:"affinity"`
 	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
@@ -175,6 +184,7 @@ type FloorMaps struct {
 	Devices       *ebpf.Map `ebpf:"devices"`
 	FibScratch    *ebpf.Map `ebpf:"fib_scratch"`
 	Flows         *ebpf.Map `ebpf:"flows"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
 	HalfOpen      *ebpf.Map `ebpf:"half_open"`
 	Ideal16       *ebpf.Map `ebpf:"ideal16"`
@@ -182,8 +192,10 @@ type FloorMaps struct {
 	IdealNew      *ebpf.Map `ebpf:"ideal_new"`
 	PodCidrs      *ebpf.Map `ebpf:"pod_cidrs"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
+	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
+	Sockets       *ebpf.Map `ebpf:"sockets"`
 	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 	TargetTc      *ebpf.Map `ebpf:"target_tc"`
 	TargetXdp     *ebpf.Map `ebpf:"target_xdp"`
@@ -192,6 +204,7 @@ type FloorMaps struct {
 
 func (m *FloorMaps) Close() error {
 	return _FloorClose(
+		m.Addresses,
 		m.Affinity,
 		m.BackendRoutes,
 		m.BackendStats,
@@ -201,6 +214,7 @@ func (m *FloorMaps) Close() error {
 		m.Devices,
 		m.FibScratch,
 		m.Flows,
+		m.Fragments,
 		m.Frontends,
 		m.HalfOpen,
 		m.Ideal16,
@@ -208,8 +222,10 @@ func (m *FloorMaps) Close() error {
 		m.IdealNew,
 		m.PodCidrs,
 		m.Runtime,
+		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,
+		m.Sockets,
 		m.SourceRanges,
 		m.TargetTc,
 		m.TargetXdp,

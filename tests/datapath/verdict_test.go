@@ -100,9 +100,18 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 
 // unprovoked are the verdicts no packet can bring about, and why.
 var unprovoked = map[maps.Verdict]string{
-	maps.VerdictNone:          "is the absence of one, and never counted",
-	maps.VerdictMapFull:       "flows and half_open evict instead of refusing; only a CPU out of free nodes and of luck is refused",
-	maps.VerdictRewriteFailed: "the kernel refuses only what it has no memory for",
+	maps.VerdictNone:            "is the absence of one, and never counted",
+	maps.VerdictMapFull:         "flows and half_open evict instead of refusing; only a CPU out of free nodes and of luck is refused",
+	maps.VerdictRelated:         "no program gives it yet",
+	maps.VerdictHairpin:         "no program gives it yet",
+	maps.VerdictReplyHairpin:    "no program gives it yet",
+	maps.VerdictFragmentUnknown: "no program gives it yet",
+	maps.VerdictNoPort:          "no program gives it yet",
+	maps.VerdictUnallocated:     "no program gives it yet",
+	maps.VerdictBackendGone:     "no program gives it yet",
+	maps.VerdictRejectLimited:   "no program gives it yet",
+	maps.VerdictEcho:            "no program gives it yet",
+	maps.VerdictRewriteFailed:   "the kernel refuses only what it has no memory for",
 }
 
 func spoiled(spoil func(packet.Spec, []byte) []byte) func(c *conversation) rig.Result {

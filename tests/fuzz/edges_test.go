@@ -63,7 +63,7 @@ func TestEdgesAreWhereTheyShouldBe(t *testing.T) {
 	}
 	for _, frame := range edges(t) {
 		p, _ := parse(frame)
-		for hook := range maps.HookCount {
+		for _, hook := range uplinkHooks {
 			if e := Translate(frame, hook, w); e.Verdict >= maps.VerdictToLocal {
 				seen[p.key.Proto][binary.BigEndian.Uint16(e.Frame(0)[p.check():])]++
 			}

@@ -72,3 +72,6 @@ func (w *World) node(p *headers) netip.Addr {
 	}
 	return w.Node6
 }
+
+// uplinkHooks are the hooks that have a reference: the programs on uplinks.
+var uplinkHooks = []maps.Hook{maps.HookXDP, maps.HookTCIngress, maps.HookTCEgress}

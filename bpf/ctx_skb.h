@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Carries out what the core decided, with an skb.
+ *
+ * Every exit but drop and redirect is TC_NEXT, so that other programs on the
+ * device run (TCX_NEXT and TC_ACT_UNSPEC are the same number).
+ */
+#ifndef EBB_CTX_SKB_H
+#define EBB_CTX_SKB_H
+
+#include "core.h"
+#include "fib.h"
+#include "icmp.h"
+
+#define TC_NEXT    -1
+#define TC_DROP    2
+#define PULL_BYTES 128 /* headers the parser may look at */
+
+/* What the TTL's decrement does to the sum of an IPv6 header. */
+#define HOP_DIFF 0xfffe
+
+/*
+ * The helpers know whether the checksum is finished, partial (local senders,
+ * veth) or the NIC's. Addresses are in the pseudo header, ports are not.
+ */
+static __always_inline long tc_fix_l4(struct __sk_buff *skb, const struct packet *p,
+				      const struct flow *f, bool routed)
+{
+	__u64 mangled = p->seg.key.proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	__u32 off = p->l4_off + (p->seg.key.proto == IPPROTO_TCP
+					 ? __builtin_offsetof(struct tcp_hdr, check)
+					 : __builtin_offsetof(struct udp_hdr, check));
+	long err;
+
+	err = bpf_l4_csum_replace(skb, off, 0, f->csum_addr, BPF_F_PSEUDO_HDR | mangled);
+	if (!err && f->csum_port)
+		err = bpf_l4_csum_replace(skb, off, 0, f->csum_port, mangled);
+	/*
+	 * IPv6 has no header checksum to balance the addresses in a sum the NIC
+	 * made; the helper above reckons with one. Refused, and not needed, for
+	 * other skbs.
+	 */
+	if (!p->seg.v4)
+		bpf_csum_update(skb, f->csum_addr + (routed ? bpf_htons(HOP_DIFF) : 0));
+	return err;
+}
+
+/* Layer 3 bytes of one packet on the wire, also where the skb stands for several. */
+static __always_inline __u32 tc_wire_len(const struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 header = p->l4_off - p->l3_off;
+
+	if (skb->gso_segs <= 1 || !skb->gso_size)
+		return p->len;
+	if (p->seg.key.proto == IPPROTO_TCP)
+		header += p->tcp_header;
+	else
+		header += sizeof(struct udp_hdr);
+	return header + skb->gso_size;
+}
+
+/*
+ * Does the program see the packet without its Ethernet header? Linux 6.9 and
+ * later copy packets for generic XDP and forget the header's length over it
+ * (skb_pp_cow_data, skb->mac_len), so TC programs on the same device find
+ * the IP header where Ethernet should be.
+ */
+static __always_inline bool tc_bare(struct __sk_buff *skb, struct eth_hdr *mac)
+{
+	struct eth_hdr *eth = (void *)(long)skb->data;
+
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return false;
+	if (bpf_skb_load_bytes_relative(skb, 0, mac, sizeof(*mac), BPF_HDR_START_MAC))
+		return false;
+	return __builtin_memcmp(eth, mac, sizeof(*mac));
+}
+
+/* Give a bare packet its Ethernet header back, once it is not for the stack any more. */
+static __always_inline long tc_dress(struct __sk_buff *skb, struct packet *p)
+{
+	struct eth_hdr mac;
+
+	if (p->l2)
+		return 0;
+	if (bpf_skb_load_bytes_relative(skb, 0, &mac, sizeof(mac), BPF_HDR_START_MAC) ||
+	    bpf_skb_change_head(skb, sizeof(mac), 0))
+		return -1;
+	return bpf_skb_store_bytes(skb, 0, &mac, sizeof(mac), 0);
+}
+
+static __always_inline int tc_answer(struct __sk_buff *skb, struct packet *p, enum verdict v,
+				     __u32 mtu)
+{
+	long err;
+
+	if (tc_dress(skb, p))
+		return TC_DROP;
+	if (v == VERDICT_TOO_BIG)
+		err = p->seg.v4 ? icmp_error(skb, p, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, mtu)
+				: icmp_error(skb, p, ICMPV6_PKT_TOOBIG, 0, mtu);
+	else
+		err = p->seg.v4 ? icmp_error(skb, p, ICMP_TIME_EXCEEDED, 0, 0)
+				: icmp_error(skb, p, ICMPV6_TIME_EXCEEDED, 0, 0);
+	return err ? TC_DROP : bpf_redirect(skb->ifindex, 0);
+}
+
+/* How a packet that ebb routes is to leave. */
+struct tc_route {
+	struct bpf_fib_lookup *fib; /* NULL: by flow->ifindex and its MAC addresses */
+	__u32 mtu;
+	bool local;  /* to this node after all */
+	bool plain;  /* an Ethernet header and no tags: the route can be remembered */
+	bool shared; /* ... and by other flows to the same backend used */
+};
+
+static __always_inline enum verdict tc_resolve(struct __sk_buff *skb, struct packet *p,
+					       struct flow *f, struct tc_route *r, __u32 bytes,
+					       enum verdict v)
+{
+	struct bpf_fib_lookup *fib = fib_room();
+	long err;
+
+	if (!fib)
+		return VERDICT_NO_ROUTE;
+	err = fib_ask(skb, skb->ifindex, p, f, bytes, fib);
+	r->fib = fib;
+	r->mtu = fib->mtu_result;
+	if (err == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return VERDICT_TOO_BIG;
+	if (err == BPF_FIB_LKUP_RET_NOT_FWDED && v == VERDICT_REPLY_REMOTE) {
+		r->local = true;
+		return v;
+	}
+	if (err == BPF_FIB_LKUP_RET_NO_NEIGH)
+		return v;
+	if (err != BPF_FIB_LKUP_RET_SUCCESS)
+		return VERDICT_NO_ROUTE;
+	if (r->plain)
+		fib_remember(f, fib, fib->ifindex, (f->route & ROUTE_NOT_XDP) | ROUTE_TC);
+	return v;
+}
+
+static __always_inline enum verdict tc_route(struct __sk_buff *skb, struct packet *p,
+					     struct outcome *o, struct tc_route *r, enum verdict v)
+{
+	struct flow *f = o->flow;
+	__u32 bytes = tc_wire_len(skb, p);
+
+	r->plain = p->l2 && !p->vlans && !skb->vlan_present;
+	r->shared = r->plain && route_shared(f, o->fresh);
+	if (r->shared)
+		route_recall(f, skb->ifindex);
+	if (!r->plain || !(f->route & ROUTE_TC)) {
+		v = tc_resolve(skb, p, f, r, bytes, v);
+		if (r->shared && f->route & ROUTE_TC)
+			route_keep(f, skb->ifindex);
+		return v;
+	}
+	r->mtu = f->mtu;
+	return bytes <= f->mtu ? v : VERDICT_TOO_BIG;
+}
+
+/*
+ * Through the kernel's neighbour code, which resolves and confirms. The next
+ * hop is written over the answer it comes from.
+ */
+static __always_inline int tc_send_neigh(struct __sk_buff *skb, struct packet *p,
+					 struct bpf_fib_lookup *fib)
+{
+	struct bpf_redir_neigh *nh = (void *)fib;
+	__u32 ifindex = fib->ifindex;
+
+	_Static_assert(sizeof(*nh) <= __builtin_offsetof(struct bpf_fib_lookup, ipv6_dst),
+		       "overlap");
+	nh->nh_family = fib->family;
+	for (int i = 0; i < 4; i++)
+		nh->ipv6_nh[i] = fib->ipv6_dst[i];
+	if (skb->vlan_present)
+		bpf_skb_vlan_pop(skb);
+	if (tc_dress(skb, p))
+		return TC_DROP;
+	return bpf_redirect_neigh(ifindex, nh, sizeof(*nh), 0);
+}
+
+static __always_inline long tc_rewrite(struct __sk_buff *skb, struct packet *p,
+				       const struct flow *f, bool routed)
+{
+	bool sum = p->seg.key.proto != IPPROTO_UDP || ((struct udp_hdr *)p->l4)->check;
+
+	if (!nat_headers(p, f, routed))
+		return -1;
+	return sum ? tc_fix_l4(skb, p, f, routed) : 0;
+}
+
+static __always_inline int tc_translate(struct __sk_buff *skb, struct packet *p, struct outcome *o,
+					enum verdict *v)
+{
+	bool routed = verdict_routes(*v);
+	struct flow *f = o->flow;
+	/* Linux 6.1 minds that clang reads r before it asks routed. */
+	struct tc_route r = {};
+
+	if (routed) {
+		*v = nat_ttl(p) <= 1 ? VERDICT_TTL_EXPIRED : tc_route(skb, p, o, &r, *v);
+		if (*v == VERDICT_TTL_EXPIRED || *v == VERDICT_TOO_BIG)
+			return tc_answer(skb, p, *v, *v == VERDICT_TOO_BIG ? r.mtu : 0);
+		if (*v == VERDICT_NO_ROUTE)
+			return TC_DROP;
+		if (!r.fib)
+			fib_write_eth(p, f);
+	}
+	count_packet(o, *v, p->len);
+	if (tc_rewrite(skb, p, f, routed)) {
+		*v = VERDICT_REWRITE_FAILED;
+		return TC_DROP;
+	}
+	if (!routed || r.local)
+		return TC_NEXT;
+	if (r.fib)
+		return tc_send_neigh(skb, p, r.fib);
+	return bpf_redirect(f->ifindex, 0);
+}
+
+/* Make sure the headers are where direct access finds them. */
+static __always_inline void tc_pull(struct __sk_buff *skb)
+{
+	__u32 bytes = skb->len < PULL_BYTES ? skb->len : PULL_BYTES;
+
+	if ((void *)(long)skb->data + bytes > (void *)(long)skb->data_end)
+		bpf_skb_pull_data(skb, bytes);
+}
+
+static __always_inline enum verdict tc_parse(struct __sk_buff *skb, enum hook hook,
+					     struct packet *p)
+{
+	void *data_end, *data;
+	bool bare = false;
+
+	tc_pull(skb);
+	if (cfg_xdp_generic && hook == HOOK_TC_INGRESS) {
+		struct eth_hdr mac;
+
+		bare = tc_bare(skb, &mac);
+	}
+	data_end = (void *)(long)skb->data_end;
+	data = (void *)(long)skb->data;
+	return bare ? parse_bare(data, data_end, skb->protocol, p)
+		    : parse_packet(data, data_end, p);
+}
+
+static __always_inline int tc_handle(struct __sk_buff *skb, enum hook hook)
+{
+	int action = TC_NEXT;
+	struct outcome o;
+	struct packet p;
+	enum verdict v;
+
+	core_init(&o);
+	v = tc_parse(skb, hook, &p);
+	if (v == VERDICT_NONE) {
+		v = hook == HOOK_TC_EGRESS ? core_egress(&p, &o) : core_ingress(&p, &o);
+		if (core_translates(&o, v))
+			action = tc_translate(skb, &p, &o, &v);
+		else if (!verdict_passes(v))
+			action = TC_DROP;
+	}
+	count_verdict(hook, v);
+	return action;
+}
+
+#endif
