@@ -164,12 +164,31 @@ func TestAHalfWhoseTupleHasANewOwnerClosesNothingOfIt(t *testing.T) {
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
 		owner := c.usurp()
-		c.forward(packet.RST|packet.ACK, "")
+		got := c.run(c.hook, c.spec(c.f.client, c.f.vip, packet.RST|packet.ACK, ""))
+		// In another tick than the handshake it also notices that it is alone.
+		if got.Verdict != c.toBackend() && (got.Verdict != maps.VerdictFlowConflict || c.lasts(c.forwardKey())) {
+			t.Errorf("got %s", got.Verdict)
+		}
 		if got := c.entry(c.reverseKey()); got != owner {
 			t.Errorf("the new owner's half is now %+v, was %+v", got, owner)
 		}
 		c.wantConnections(1, 0)
 	})
+}
+
+// toBackend is the verdict of what goes to the backend.
+func (c *conversation) toBackend() maps.Verdict {
+	if c.local {
+		return maps.VerdictToLocal
+	}
+	return maps.VerdictToRemote
+}
+
+// lasts reports whether there is still an entry.
+func (c *conversation) lasts(k maps.FlowKey) bool {
+	c.t.Helper()
+	_, ok := c.lookup(k)
+	return ok
 }
 
 // usurp gives the reverse tuple of c to a flow of another client.
