@@ -34,6 +34,11 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	if err := cfg.CheckEphemeral(); err != nil {
 		return err
 	}
+	state, err := ownState(cfg.Health.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, state.Release()) }()
 	k, err := openKernel(cfg, log)
 	if err != nil {
 		return err
@@ -61,6 +66,19 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g.Go(func() error { return serve(ctx, cfg, o.registry, log) })
 	g.Go(func() error { return p.run(ctx) })
 	return g.Wait()
+}
+
+// ownState makes the state directory and keeps other agents out of it: each would
+// tell the responder something else.
+func ownState(dir string) (*loader.Lock, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	lock, err := loader.AcquireLock(dir)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w (each agent of a machine needs its own --state-dir)", err)
+	}
+	return lock, nil
 }
 
 // newLoop returns the loop that keeps the kernel's maps and devices in step.

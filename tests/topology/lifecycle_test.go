@@ -124,12 +124,16 @@ func TestOnlyOneAgentOwnsThePins(t *testing.T) {
 	w := newWorld(t)
 	agent := w.startReadyAgent()
 	before := w.snapshot()
-	for name, second := range map[string]*process{
-		"a second agent": w.startAgent(),
-		"a cleanup":      w.run("cleanup", "--bpffs", bpffs, "--state-dir", w.state),
+	for name, second := range map[string]struct {
+		*process
+		about string
+	}{
+		"a second agent":            {w.startAgentWith("--state-dir", t.TempDir()), bpffs},
+		"one with other pins":       {w.startAgentWith("--bpffs", bpffs+"-2"), w.state},
+		"a cleanup beside an agent": {w.run("cleanup", "--bpffs", bpffs, "--state-dir", w.state), bpffs},
 	} {
 		code := second.wait()
-		if out := second.out.String(); code != 1 || !strings.Contains(out, bpffs) || !strings.Contains(out, "another agent owns it") {
+		if out := second.out.String(); code != 1 || !strings.Contains(out, second.about) || !strings.Contains(out, "another agent owns it") {
 			t.Errorf("%s: exit code %d, want 1 and to be told why:\n%s", name, code, out)
 		}
 	}
