@@ -158,8 +158,12 @@ func (o *output) String() string {
 
 func (w *world) run(args ...string) *process {
 	w.Helper()
+	return w.start(exec.Command(w.binary, args...))
+}
+
+func (w *world) start(cmd *exec.Cmd) *process {
+	w.Helper()
 	p := &process{t: w.T, out: &output{}}
-	cmd := exec.Command(w.binary, args...)
 	cmd.Stdout, cmd.Stderr = p.out, p.out
 	var err error
 	if p.Process, err = w.entry.Start(cmd); err != nil {
@@ -183,10 +187,15 @@ func (w *world) startAgentWith(more ...string) *process {
 // startAgentOf starts an agent with a source of its own.
 func (w *world) startAgentOf(source ...string) *process {
 	w.Helper()
-	return w.run(slices.Concat([]string{"agent", "--node-name", w.entry.Name(), "--uplink", lab.Uplink,
+	return w.run(slices.Concat(w.agentArgs(), source)...)
+}
+
+// agentArgs are what all agents are told; of two values of a flag the last counts.
+func (w *world) agentArgs() []string {
+	return []string{"agent", "--node-name", w.entry.Name(), "--uplink", lab.Uplink,
 		"--xdp", "native", "--bpffs", bpffs, "--metrics-addr", metricsAddr, "--health-addr", "127.0.0.1:10256",
 		"--max-frontends", "64", "--max-backends", "64", "--max-slots", "8192", "--max-flows", "65536", "--max-half-open", "65536",
-		"--state-dir", w.state}, source)...)
+		"--state-dir", w.state}
 }
 
 // startReadyAgent waits until the agent says that all is in the kernel.
