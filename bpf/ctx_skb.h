@@ -77,11 +77,11 @@ static __always_inline bool tc_bare(struct __sk_buff *skb, struct eth_hdr *mac)
 }
 
 /* Give a bare packet its Ethernet header back, once it is not for the stack any more. */
-static __always_inline long tc_dress(struct __sk_buff *skb, struct packet *p)
+static __always_inline long tc_dress(struct __sk_buff *skb, bool bare)
 {
 	struct eth_hdr mac;
 
-	if (p->l2)
+	if (!bare)
 		return 0;
 	if (bpf_skb_load_bytes_relative(skb, 0, &mac, sizeof(mac), BPF_HDR_START_MAC) ||
 	    bpf_skb_change_head(skb, sizeof(mac), 0))
@@ -94,7 +94,7 @@ static __always_inline int tc_answer(struct __sk_buff *skb, struct packet *p, en
 {
 	long err;
 
-	if (tc_dress(skb, p))
+	if (tc_dress(skb, !p->l2))
 		return TC_DROP;
 	if (v == VERDICT_TOO_BIG)
 		err = p->seg.v4 ? icmp_error(skb, p, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, mtu)
@@ -165,7 +165,7 @@ static __always_inline enum verdict tc_route(struct __sk_buff *skb, struct packe
  * Through the kernel's neighbour code, which resolves and confirms. The next
  * hop is written over the answer it comes from.
  */
-static __always_inline int tc_send_neigh(struct __sk_buff *skb, struct packet *p,
+static __always_inline int tc_send_neigh(struct __sk_buff *skb, bool bare,
 					 struct bpf_fib_lookup *fib)
 {
 	struct bpf_redir_neigh *nh = (void *)fib;
@@ -178,7 +178,7 @@ static __always_inline int tc_send_neigh(struct __sk_buff *skb, struct packet *p
 		nh->ipv6_nh[i] = fib->ipv6_dst[i];
 	if (skb->vlan_present)
 		bpf_skb_vlan_pop(skb);
-	if (tc_dress(skb, p))
+	if (tc_dress(skb, bare))
 		return TC_DROP;
 	return bpf_redirect_neigh(ifindex, nh, sizeof(*nh), 0);
 }
@@ -218,7 +218,7 @@ static __always_inline int tc_translate(struct __sk_buff *skb, struct packet *p,
 	if (!routed || r.local)
 		return TC_NEXT;
 	if (r.fib)
-		return tc_send_neigh(skb, p, r.fib);
+		return tc_send_neigh(skb, !p->l2, r.fib);
 	return bpf_redirect(f->ifindex, 0);
 }
 
@@ -249,6 +249,14 @@ static __always_inline enum verdict tc_parse(struct __sk_buff *skb, enum hook ho
 		    : parse_packet(data, data_end, p);
 }
 
+/* What is not a packet of a flow but may be about one, in a header of its own: related.h. */
+int related(struct __sk_buff *skb, __u32 hook, __u32 l3_off);
+
+static __always_inline bool tc_is_icmp(const struct packet *p)
+{
+	return p->seg.key.proto == IPPROTO_ICMP || p->seg.key.proto == IPPROTO_ICMPV6;
+}
+
 static __always_inline int tc_handle(struct __sk_buff *skb, enum hook hook)
 {
 	int action = TC_NEXT;
@@ -264,6 +272,8 @@ static __always_inline int tc_handle(struct __sk_buff *skb, enum hook hook)
 			action = tc_translate(skb, &p, &o, &v);
 		else if (!verdict_passes(v))
 			action = TC_DROP;
+	} else if (v == VERDICT_NOT_L4 && tc_is_icmp(&p)) {
+		return related(skb, hook, p.l3_off);
 	}
 	count_verdict(hook, v);
 	return action;

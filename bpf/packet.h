@@ -28,7 +28,11 @@
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
-#define IP_FRAGMENT_MASK 0x3fff /* more fragments, or an offset */
+#define IP_FRAGMENT_MASK  0x3fff /* more fragments, or an offset */
+#define IP_OFFSET_MASK    0x1fff
+#define IP_MORE_FRAGMENTS 0x2000
+
+#define IPV6_MORE_FRAGMENTS 1 /* the offset stands above it, in the upper 13 bits */
 
 struct eth_hdr {
 	__u8 dst[6];
@@ -68,6 +72,13 @@ struct ipv6_ext {
 	__u8 len;      /* in 8 bytes, not counting the first 8 */
 	__u8 type;     /* routing header */
 	__u8 segments; /* routing header: left */
+};
+
+struct ipv6_fragment {
+	__u8 next;
+	__u8 reserved;
+	__be16 frag;
+	__be32 id;
 };
 
 struct tcp_hdr {

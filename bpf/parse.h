@@ -70,6 +70,12 @@ static __always_inline bool addr_v4_mapped(const __be32 v6[4])
 	return !v6[0] && !v6[1] && v6[2] == bpf_htonl(0xffff);
 }
 
+/* A header that may be looked behind. */
+static __always_inline bool ipv6_is_ext(__u8 next)
+{
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS;
+}
+
 static __always_inline enum verdict parse_l4(struct packet *p, void *data_end)
 {
 	__u16 l4_len = p->len - (p->l4_off - p->l3_off);
@@ -99,6 +105,13 @@ static __always_inline enum verdict parse_l4(struct packet *p, void *data_end)
 	return VERDICT_NOT_L4;
 }
 
+/* What is not balanced: hooks may want to know what it is. */
+static __always_inline enum verdict parse_other(struct packet *p, __u8 proto)
+{
+	p->seg.key.proto = proto;
+	return VERDICT_NOT_L4;
+}
+
 static __always_inline enum verdict parse_ipv4(struct packet *p, void *data_end)
 {
 	struct ipv4_hdr *ip = p->l3;
@@ -111,7 +124,7 @@ static __always_inline enum verdict parse_ipv4(struct packet *p, void *data_end)
 	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || p->len < header)
 		return VERDICT_MALFORMED;
 	if (ip->proto != IPPROTO_TCP && ip->proto != IPPROTO_UDP)
-		return VERDICT_NOT_L4;
+		return parse_other(p, ip->proto);
 	if (ip->frag & bpf_htons(IP_FRAGMENT_MASK))
 		return VERDICT_FRAGMENT;
 	p->seg.v4 = 1;
@@ -142,7 +155,7 @@ static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end)
 	for (int i = 0; i < MAX_IPV6_EXT; i++) {
 		struct ipv6_ext *ext = p->l3 + header;
 
-		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS)
+		if (!ipv6_is_ext(next))
 			break;
 		if ((void *)(ext + 1) > data_end)
 			return VERDICT_MALFORMED;
@@ -154,10 +167,10 @@ static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end)
 	}
 	if (next == IPPROTO_FRAGMENT)
 		return VERDICT_FRAGMENT;
-	if (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS)
+	if (ipv6_is_ext(next))
 		return VERDICT_EXT_HEADERS;
 	if (next != IPPROTO_TCP && next != IPPROTO_UDP)
-		return VERDICT_NOT_L4;
+		return parse_other(p, next);
 	if (header > total)
 		return VERDICT_MALFORMED;
 	header = verifier_forget(header, 0x3fff, ip->flow);

@@ -30,6 +30,7 @@ const (
 	TCMapFrontends          = "frontends"
 	TCMapHalfOpen           = "half_open"
 	TCMapPodCidrs           = "pod_cidrs"
+	TCMapRareScratch        = "rare_scratch"
 	TCMapRuntime            = "runtime"
 	TCMapServiceCidrs       = "service_cidrs"
 	TCMapServicePorts       = "service_ports"
@@ -109,6 +110,7 @@ type TCMapSpecs struct {
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
 	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
 	PodCidrs      *ebpf.MapSpec `ebpf:"pod_cidrs"`
+	RareScratch   *ebpf.MapSpec `ebpf:"rare_scratch"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
@@ -162,6 +164,7 @@ type TCMaps struct {
 	Frontends     *ebpf.Map `ebpf:"frontends"`
 	HalfOpen      *ebpf.Map `ebpf:"half_open"`
 	PodCidrs      *ebpf.Map `ebpf:"pod_cidrs"`
+	RareScratch   *ebpf.Map `ebpf:"rare_scratch"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
@@ -186,6 +189,7 @@ func (m *TCMaps) Close() error {
 		m.Frontends,
 		m.HalfOpen,
 		m.PodCidrs,
+		m.RareScratch,
 		m.Runtime,
 		m.ServiceCidrs,
 		m.ServicePorts,

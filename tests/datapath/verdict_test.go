@@ -90,6 +90,12 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 		second.forward(packet.SYN, "")
 		return c.run(maps.HookTCEgress, c.spec(second.backend, c.f.client, packet.SYN|packet.ACK, ""))
 	},
+	maps.VerdictRelated: func(c *conversation) rig.Result {
+		c.begin()
+		x := c.aboutForward(tooBigOf(c.f), c.f.router())
+		in, _ := x.frames(c.t)
+		return send(c.t, c.r, x.hook, in, rig.Context{})
+	},
 	maps.VerdictTooBig: func(c *conversation) rig.Result {
 		c.f = c.f.in(narrowNet)
 		in := c.first()
@@ -102,7 +108,6 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 var unprovoked = map[maps.Verdict]string{
 	maps.VerdictNone:            "is the absence of one, and never counted",
 	maps.VerdictMapFull:         "flows and half_open evict instead of refusing; only a CPU out of free nodes and of luck is refused",
-	maps.VerdictRelated:         "no program gives it yet",
 	maps.VerdictHairpin:         "no program gives it yet",
 	maps.VerdictReplyHairpin:    "no program gives it yet",
 	maps.VerdictFragmentUnknown: "no program gives it yet",

@@ -6,6 +6,8 @@ import (
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
+
+	"github.com/ebb-lb/ebb/maps"
 )
 
 // quotedL4 is how much an error quotes of what follows the IP header.
@@ -50,6 +52,41 @@ func icmpError(frame []byte, v4 *layers.ICMPv4, v6 *layers.ICMPv6, rest uint32) 
 		return serialize(back, ip, v6, gopacket.Payload(binary.BigEndian.AppendUint32(nil, rest)), gopacket.Payload(quote))
 	}
 	return nil, fmt.Errorf("answer a frame without IP header: %s", p)
+}
+
+// ICMP is a message of ICMP or ICMPv6, whichever is of the family of the
+// addresses in its Spec, whose ports and transport fields do not count.
+type ICMP struct {
+	Spec
+	Type, Code uint8
+	Rest       uint32 // second word of the header
+	Quote      []byte // what follows the header
+}
+
+// Bytes serializes m, lengths and checksums filled in.
+func (m ICMP) Bytes() ([]byte, error) {
+	m.Proto = maps.Proto(layers.IPProtocolICMPv4)
+	if !m.IsIPv4() {
+		m.Proto = maps.Proto(layers.IPProtocolICMPv6)
+	}
+	ls := m.ethernet()
+	ip, network := m.network()
+	ls = append(ls, ip...)
+	frame, err := serialize(append(append(ls, m.message(network)...), gopacket.Payload(m.Quote))...)
+	if err != nil {
+		return nil, fmt.Errorf("serialize ICMP message %s > %s: %w", m.Src, m.Dst, err)
+	}
+	return frame, nil
+}
+
+func (m ICMP) message(network gopacket.NetworkLayer) []gopacket.SerializableLayer {
+	if m.IsIPv4() {
+		v4 := layers.CreateICMPv4TypeCode(m.Type, m.Code)
+		return []gopacket.SerializableLayer{&layers.ICMPv4{TypeCode: v4, Id: uint16(m.Rest >> 16), Seq: uint16(m.Rest)}}
+	}
+	v6 := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(m.Type, m.Code)}
+	_ = v6.SetNetworkLayerForChecksum(network) // refuses only what is no network layer
+	return []gopacket.SerializableLayer{v6, gopacket.Payload(binary.BigEndian.AppendUint32(nil, m.Rest))}
 }
 
 // serialize fills in lengths and checksums.
