@@ -249,12 +249,27 @@ static __always_inline enum verdict tc_parse(struct __sk_buff *skb, enum hook ho
 		    : parse_packet(data, data_end, p);
 }
 
-/* What is not a packet of a flow but may be about one, in a header of its own: related.h. */
+/*
+ * What is no packet of a flow but may have to do with one, in headers of their
+ * own. They return an action, the verdict counted, or one of these.
+ */
+#define RARE_NONE  100 /* none of ebb's business */
+#define RARE_FIRST 101 /* a first fragment, to be treated as a packet */
+
 int related(struct __sk_buff *skb, __u32 hook, __u32 l3_off);
+int fragment(struct __sk_buff *skb, __u32 hook, __u32 l3_off);
 
 static __always_inline bool tc_is_icmp(const struct packet *p)
 {
 	return p->seg.key.proto == IPPROTO_ICMP || p->seg.key.proto == IPPROTO_ICMPV6;
+}
+
+static __always_inline int tc_rare(struct __sk_buff *skb, enum hook hook, const struct packet *p,
+				   enum verdict v)
+{
+	if (v == VERDICT_FRAGMENT)
+		return fragment(skb, hook, p->l3_off);
+	return v == VERDICT_NOT_L4 && tc_is_icmp(p) ? related(skb, hook, p->l3_off) : RARE_NONE;
 }
 
 static __always_inline int tc_handle(struct __sk_buff *skb, enum hook hook)
@@ -266,14 +281,20 @@ static __always_inline int tc_handle(struct __sk_buff *skb, enum hook hook)
 
 	core_init(&o);
 	v = tc_parse(skb, hook, &p);
+	if (v != VERDICT_NONE) {
+		int rare = tc_rare(skb, hook, &p, v);
+
+		if (rare == RARE_FIRST)
+			v = parse_first((void *)(long)skb->data, (void *)(long)skb->data_end, &p);
+		else if (rare != RARE_NONE)
+			return rare;
+	}
 	if (v == VERDICT_NONE) {
 		v = hook == HOOK_TC_EGRESS ? core_egress(&p, &o) : core_ingress(&p, &o);
 		if (core_translates(&o, v))
 			action = tc_translate(skb, &p, &o, &v);
 		else if (!verdict_passes(v))
 			action = TC_DROP;
-	} else if (v == VERDICT_NOT_L4 && tc_is_icmp(&p)) {
-		return related(skb, hook, p.l3_off);
 	}
 	count_verdict(hook, v);
 	return action;

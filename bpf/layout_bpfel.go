@@ -138,11 +138,10 @@ type LayoutFragmentKey struct {
 }
 
 type LayoutFragmentPorts struct {
-	_       structs.HostLayout
-	Sport   uint16
-	Dport   uint16
-	Seen    uint32
-	Waiting uint32
+	_     structs.HostLayout
+	Sport uint16
+	Dport uint16
+	Seen  uint32
 }
 
 type LayoutFrontend struct {

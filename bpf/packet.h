@@ -32,7 +32,8 @@
 #define IP_OFFSET_MASK    0x1fff
 #define IP_MORE_FRAGMENTS 0x2000
 
-#define IPV6_MORE_FRAGMENTS 1 /* the offset stands above it, in the upper 13 bits */
+#define IPV6_MORE_FRAGMENTS 1
+#define IPV6_OFFSET_MASK    0xfff8
 
 struct eth_hdr {
 	__u8 dst[6];

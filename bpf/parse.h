@@ -112,7 +112,8 @@ static __always_inline enum verdict parse_other(struct packet *p, __u8 proto)
 	return VERDICT_NOT_L4;
 }
 
-static __always_inline enum verdict parse_ipv4(struct packet *p, void *data_end)
+/* first: take the first fragment of a datagram for a packet. */
+static __always_inline enum verdict parse_ipv4(struct packet *p, void *data_end, bool first)
 {
 	struct ipv4_hdr *ip = p->l3;
 	__u32 header;
@@ -125,7 +126,7 @@ static __always_inline enum verdict parse_ipv4(struct packet *p, void *data_end)
 		return VERDICT_MALFORMED;
 	if (ip->proto != IPPROTO_TCP && ip->proto != IPPROTO_UDP)
 		return parse_other(p, ip->proto);
-	if (ip->frag & bpf_htons(IP_FRAGMENT_MASK))
+	if (ip->frag & bpf_htons(first ? IP_OFFSET_MASK : IP_FRAGMENT_MASK))
 		return VERDICT_FRAGMENT;
 	p->seg.v4 = 1;
 	p->seg.key.proto = ip->proto;
@@ -136,7 +137,7 @@ static __always_inline enum verdict parse_ipv4(struct packet *p, void *data_end)
 	return parse_l4(p, data_end);
 }
 
-static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end)
+static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end, bool first)
 {
 	struct ipv6_hdr *ip = p->l3;
 	__u32 header = sizeof(*ip);
@@ -165,6 +166,16 @@ static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end)
 		next = ext->next;
 		header += (ext->len + 1) * 8;
 	}
+	if (first && next == IPPROTO_FRAGMENT) {
+		struct ipv6_fragment *fragment = p->l3 + header;
+
+		if ((void *)(fragment + 1) > data_end)
+			return VERDICT_MALFORMED;
+		if (fragment->frag & bpf_htons(IPV6_OFFSET_MASK))
+			return VERDICT_FRAGMENT;
+		next = fragment->next;
+		header += sizeof(*fragment);
+	}
 	if (next == IPPROTO_FRAGMENT)
 		return VERDICT_FRAGMENT;
 	if (ipv6_is_ext(next))
@@ -185,7 +196,7 @@ static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end)
 
 /* proto: what the packet is from offset off on. */
 static __always_inline enum verdict parse_network(void *data, void *data_end, __u32 off,
-						  __be16 proto, struct packet *p)
+						  __be16 proto, bool first, struct packet *p)
 {
 	p->l3_off = off;
 	p->l3 = data + off;
@@ -193,9 +204,9 @@ static __always_inline enum verdict parse_network(void *data, void *data_end, __
 	p->tcp_header = 0;
 	__builtin_memset(&p->seg, 0, sizeof(p->seg));
 	if (proto == bpf_htons(ETH_P_IP))
-		return parse_ipv4(p, data_end);
+		return parse_ipv4(p, data_end, first);
 	if (proto == bpf_htons(ETH_P_IPV6))
-		return parse_ipv6(p, data_end);
+		return parse_ipv6(p, data_end, first);
 	return VERDICT_NOT_IP;
 }
 
@@ -223,7 +234,7 @@ static __always_inline enum verdict parse_packet(void *data, void *data_end, str
 	}
 	off = verifier_forget(off, 31, *(__u32 *)data);
 	p->vlans = (off - sizeof(*eth)) / sizeof(struct vlan_hdr);
-	return parse_network(data, data_end, off, proto, p);
+	return parse_network(data, data_end, off, proto, false, p);
 }
 
 /* The same where the packet begins with its IP header. */
@@ -232,7 +243,21 @@ static __always_inline enum verdict parse_bare(void *data, void *data_end, __be1
 {
 	p->l2 = NULL;
 	p->vlans = 0;
-	return parse_network(data, data_end, 0, proto, p);
+	return parse_network(data, data_end, 0, proto, false, p);
+}
+
+/* What was found to be a fragment before, as a packet: it is the first one. */
+static __always_inline enum verdict parse_first(void *data, void *data_end, struct packet *p)
+{
+	__u32 off = p->l3_off & 31;
+	__u8 *version = data + off;
+
+	/* Both are known; the verifier has forgotten. */
+	if (data + sizeof(struct eth_hdr) > data_end || (void *)(version + 1) > data_end)
+		return VERDICT_MALFORMED;
+	p->l2 = off ? data : NULL;
+	return parse_network(data, data_end, off,
+			     bpf_htons(*version >> 4 == 4 ? ETH_P_IP : ETH_P_IPV6), true, p);
 }
 
 #endif

@@ -226,22 +226,14 @@ static __always_inline struct flow *rare_flow(const struct flow_key *key)
 	return bpf_map_lookup_elem(&half_open, key); /* begins with a flow */
 }
 
-enum rare_way {
-	RARE_ON = 0,    /* by the device in fib_room() */
-	RARE_LOCAL = 1, /* to this node after all */
-	RARE_BIG = 2,
-	RARE_NOWHERE = 3,
-};
-
-/* Where the packet goes once it has the addresses in room->to. */
-static __always_inline enum rare_way rare_route(struct __sk_buff *skb, const struct rare_room *room,
-						const struct flow *f)
+/* Where the packet goes once it has the addresses in room->to; an error of bpf_fib_lookup(). */
+static __always_inline long rare_fib(struct __sk_buff *skb, const struct rare_room *room,
+				     const struct flow *f)
 {
 	struct bpf_fib_lookup *fib = fib_room();
-	long err;
 
 	if (!fib)
-		return RARE_NOWHERE;
+		return -1;
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->l4_protocol = room->ip.proto;
 	fib->sport = f->sport;
@@ -259,16 +251,28 @@ static __always_inline enum rare_way rare_route(struct __sk_buff *skb, const str
 		__builtin_memcpy(fib->ipv6_src, room->to.src.b, 16);
 		__builtin_memcpy(fib->ipv6_dst, room->to.dst.b, 16);
 	}
-	err = bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
-	if (err == BPF_FIB_LKUP_RET_FRAG_NEEDED)
-		return RARE_BIG;
-	if (err == BPF_FIB_LKUP_RET_NOT_FWDED && f->flags & FLOW_REVERSE)
-		return RARE_LOCAL;
-	return err == BPF_FIB_LKUP_RET_SUCCESS || err == BPF_FIB_LKUP_RET_NO_NEIGH ? RARE_ON
-										   : RARE_NOWHERE;
+	return bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
 }
 
-/* Send it there, by the kernel's neighbour code. */
+/*
+ * Why a packet that ebb routes goes no further, or v. Nobody is told: it is an
+ * ICMP error, or a later fragment. local: it is for this node after all.
+ */
+static __always_inline enum verdict rare_route(struct __sk_buff *skb, const struct rare_room *room,
+					       const struct flow *f, enum verdict v, bool *local)
+{
+	long err;
+
+	if (room->ip.ttl <= 1)
+		return VERDICT_TTL_EXPIRED;
+	err = rare_fib(skb, room, f);
+	*local = err == BPF_FIB_LKUP_RET_NOT_FWDED && f->flags & FLOW_REVERSE;
+	if (*local || err == BPF_FIB_LKUP_RET_SUCCESS || err == BPF_FIB_LKUP_RET_NO_NEIGH)
+		return v;
+	return err == BPF_FIB_LKUP_RET_FRAG_NEEDED ? VERDICT_TOO_BIG : VERDICT_NO_ROUTE;
+}
+
+/* Send it where rare_fib() has found, by the kernel's neighbour code. */
 static __always_inline int rare_send(struct __sk_buff *skb, bool bare)
 {
 	struct bpf_fib_lookup *fib = fib_room();

@@ -134,18 +134,11 @@ static __always_inline long related_header(struct __sk_buff *skb, struct rare_ro
 static __always_inline int related_translate(struct __sk_buff *skb, struct rare_room *room,
 					     const struct flow *f, enum verdict *v)
 {
-	bool routed = f->flags & FLOW_REMOTE;
-	enum rare_way way = RARE_LOCAL;
+	bool local = !(f->flags & FLOW_REMOTE);
 
-	if (routed) {
+	if (!local) {
 		related_addrs(room, f);
-		way = rare_route(skb, room, f);
-		if (room->ip.ttl <= 1)
-			*v = VERDICT_TTL_EXPIRED;
-		else if (way == RARE_BIG)
-			*v = VERDICT_TOO_BIG;
-		else if (way == RARE_NOWHERE)
-			*v = VERDICT_NO_ROUTE;
+		*v = rare_route(skb, room, f, VERDICT_RELATED, &local);
 		if (*v != VERDICT_RELATED)
 			return TC_DROP;
 	}
@@ -153,23 +146,24 @@ static __always_inline int related_translate(struct __sk_buff *skb, struct rare_
 		*v = VERDICT_REWRITE_FAILED;
 		return TC_DROP;
 	}
-	return way == RARE_ON ? rare_send(skb, !room->ip.l3_off) : TC_NEXT;
+	return local ? TC_NEXT : rare_send(skb, !room->ip.l3_off);
 }
 
-/* An ICMP message whose IP header is at l3_off. Returns the action; the verdict is counted. */
+/* An ICMP message whose IP header is at l3_off. Returns the action, the verdict counted, or
+ * RARE_NONE. */
 __noinline int related(struct __sk_buff *skb, __u32 hook, __u32 l3_off)
 {
 	struct rare_room *room = rare_space();
-	enum verdict v = VERDICT_NOT_L4;
-	struct flow *f = NULL;
-	int action = TC_NEXT;
+	enum verdict v = VERDICT_RELATED;
+	struct flow *f;
+	int action;
 
-	if (room && related_parse(skb, l3_off, room))
-		f = rare_flow(&room->key);
-	if (f && flow_at_hook(f, hook == HOOK_TC_EGRESS)) {
-		v = VERDICT_RELATED;
-		action = related_translate(skb, room, f, &v);
-	}
+	if (!room || !related_parse(skb, l3_off, room))
+		return RARE_NONE;
+	f = rare_flow(&room->key);
+	if (!f || !flow_at_hook(f, hook == HOOK_TC_EGRESS))
+		return RARE_NONE;
+	action = related_translate(skb, room, f, &v);
 	count_verdict(hook, v);
 	return action;
 }

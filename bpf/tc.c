@@ -6,6 +6,7 @@
  * XDP; and at egress the replies of this node's backends.
  */
 #include "ctx_skb.h"
+#include "frag.h"
 #include "related.h"
 
 SEC("tcx/ingress")

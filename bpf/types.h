@@ -161,10 +161,9 @@ _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key has holes");
 struct fragment_ports {
 	__be16 sport;
 	__be16 dport;
-	__u32 seen;    /* tick */
-	__u32 waiting; /* fragments that came before the first */
+	__u32 seen; /* tick */
 };
-_Static_assert(sizeof(struct fragment_ports) == 12, "fragment_ports has holes");
+_Static_assert(sizeof(struct fragment_ports) == 8, "fragment_ports has holes");
 
 enum socket_way {
 	SOCKET_DIALLED = 0, /* the key is what the program dialled, the value its backend */

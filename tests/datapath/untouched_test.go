@@ -36,18 +36,18 @@ type strange struct {
 	verdict maps.Verdict
 	edit    func(s *packet.Spec)
 	spoil   func(s packet.Spec, frame []byte) []byte
-	xdpOnly bool // the kernel does not run TC programs by hand on such a frame
+	xdpOnly bool // TC understands more, or the kernel runs no TC program by hand on such a frame
 }
 
 // untouched are the packets of a well-known flow, but for one thing.
 var untouched = []strange{
-	{name: "a first fragment", family: "IPv4", verdict: maps.VerdictFragment, spoil: fragmented(moreFragments)},
+	{name: "a first fragment", family: "IPv4", verdict: maps.VerdictFragment, spoil: fragmented(moreFragments), xdpOnly: true},
 	{name: "a middle fragment", family: "IPv4", verdict: maps.VerdictFragment, spoil: fragmented(moreFragments | 185)},
 	{name: "a last fragment", family: "IPv4", verdict: maps.VerdictFragment, spoil: fragmented(185)},
-	{name: "a first fragment", family: "IPv6", verdict: maps.VerdictFragment, edit: fragmented6(1)},
+	{name: "a first fragment", family: "IPv6", verdict: maps.VerdictFragment, edit: fragmented6(1), xdpOnly: true},
 	{name: "a last fragment", family: "IPv6", verdict: maps.VerdictFragment, edit: fragmented6(185 << 3)},
-	{name: "an atomic fragment", family: "IPv6", verdict: maps.VerdictFragment, edit: fragmented6(0)},
-	{name: "a fragment behind options", family: "IPv6", verdict: maps.VerdictFragment, edit: func(s *packet.Spec) {
+	{name: "an atomic fragment", family: "IPv6", verdict: maps.VerdictFragment, edit: fragmented6(0), xdpOnly: true},
+	{name: "a fragment behind options", family: "IPv6", verdict: maps.VerdictFragment, xdpOnly: true, edit: func(s *packet.Spec) {
 		s.HopByHop = true
 		fragmented6(1)(s)
 	}},

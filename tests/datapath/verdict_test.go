@@ -14,7 +14,7 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 	maps.VerdictNotIP:     spoiled(etherType(0x0806)),
 	maps.VerdictNotL4:     spoiled(protocol(sctp)),
 	maps.VerdictMalformed: spoiled(set(0, 0x44)),
-	maps.VerdictFragment:  spoiled(fragmented(moreFragments)),
+	maps.VerdictFragment:  spoiled(fragmented(185)),
 	maps.VerdictExtHeaders: func(c *conversation) rig.Result {
 		c.f = families[1]
 		in := c.first()
@@ -96,6 +96,10 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 		in, _ := x.frames(c.t)
 		return send(c.t, c.r, x.hook, in, rig.Context{})
 	},
+	maps.VerdictFragmentUnknown: func(c *conversation) rig.Result {
+		c.r.AddAddress(c.t, c.f.vip.Addr(), rig.OwnerExternal)
+		return spoiled(fragmented(185))(c)
+	},
 	maps.VerdictTooBig: func(c *conversation) rig.Result {
 		c.f = c.f.in(narrowNet)
 		in := c.first()
@@ -106,17 +110,16 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 
 // unprovoked are the verdicts no packet can bring about, and why.
 var unprovoked = map[maps.Verdict]string{
-	maps.VerdictNone:            "is the absence of one, and never counted",
-	maps.VerdictMapFull:         "flows and half_open evict instead of refusing; only a CPU out of free nodes and of luck is refused",
-	maps.VerdictHairpin:         "no program gives it yet",
-	maps.VerdictReplyHairpin:    "no program gives it yet",
-	maps.VerdictFragmentUnknown: "no program gives it yet",
-	maps.VerdictNoPort:          "no program gives it yet",
-	maps.VerdictUnallocated:     "no program gives it yet",
-	maps.VerdictBackendGone:     "no program gives it yet",
-	maps.VerdictRejectLimited:   "no program gives it yet",
-	maps.VerdictEcho:            "no program gives it yet",
-	maps.VerdictRewriteFailed:   "the kernel refuses only what it has no memory for",
+	maps.VerdictNone:          "is the absence of one, and never counted",
+	maps.VerdictMapFull:       "flows and half_open evict instead of refusing; only a CPU out of free nodes and of luck is refused",
+	maps.VerdictHairpin:       "no program gives it yet",
+	maps.VerdictReplyHairpin:  "no program gives it yet",
+	maps.VerdictNoPort:        "no program gives it yet",
+	maps.VerdictUnallocated:   "no program gives it yet",
+	maps.VerdictBackendGone:   "no program gives it yet",
+	maps.VerdictRejectLimited: "no program gives it yet",
+	maps.VerdictEcho:          "no program gives it yet",
+	maps.VerdictRewriteFailed: "the kernel refuses only what it has no memory for",
 }
 
 func spoiled(spoil func(packet.Spec, []byte) []byte) func(c *conversation) rig.Result {

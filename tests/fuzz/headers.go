@@ -41,6 +41,7 @@ type headers struct {
 	l4    int
 	total int  // layer 3 bytes, as the header says; the frame may have more or fewer
 	flags byte // of TCP
+	first bool // the first fragment of a datagram is taken for a packet
 }
 
 // parse reads the headers of frame. The verdict is VerdictNone if it could,
@@ -48,9 +49,21 @@ type headers struct {
 // within an IPv4 header: its lengths, its protocol, whether it is a fragment.
 func parse(frame []byte) (headers, maps.Verdict) {
 	var p headers
+	v := p.read(frame)
+	return p, v
+}
+
+// parseFirst is parse for a frame that may be the first fragment of a datagram.
+func parseFirst(frame []byte) (headers, maps.Verdict) {
+	p := headers{first: true}
+	v := p.read(frame)
+	return p, v
+}
+
+func (p *headers) read(frame []byte) maps.Verdict {
 	etherType, v := p.link(frame)
 	if v != maps.VerdictNone {
-		return p, v
+		return v
 	}
 	var proto byte
 	switch etherType {
@@ -62,9 +75,9 @@ func parse(frame []byte) (headers, maps.Verdict) {
 		v = maps.VerdictNotIP
 	}
 	if v != maps.VerdictNone {
-		return p, v
+		return v
 	}
-	return p, p.transport(frame, maps.Proto(proto))
+	return p.transport(frame, maps.Proto(proto))
 }
 
 // link reads Ethernet and up to two VLAN tags.
@@ -99,7 +112,7 @@ func (p *headers) ipv4(ip []byte) (proto byte, v maps.Verdict) {
 		return 0, maps.VerdictNotL4
 	}
 	more, offset := ip[6]&0x20 != 0, binary.BigEndian.Uint16(ip[6:])&0x1fff
-	if more || offset != 0 {
+	if more && !p.first || offset != 0 {
 		return 0, maps.VerdictFragment
 	}
 	p.v4, p.l4 = true, p.l3+header
@@ -120,6 +133,12 @@ func (p *headers) ipv6(ip []byte) (proto byte, v maps.Verdict) {
 		return 0, maps.VerdictMalformed // in maps these are IPv4
 	}
 	proto, at, v := extensions(ip)
+	if v == maps.VerdictNone && proto == fragment && p.first {
+		if len(ip) < at+8 || binary.BigEndian.Uint16(ip[at+2:])&^7 != 0 {
+			return 0, maps.VerdictFragment
+		}
+		proto, at = ip[at], at+8
+	}
 	switch {
 	case v != maps.VerdictNone:
 		return 0, v

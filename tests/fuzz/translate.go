@@ -41,6 +41,11 @@ func (e Expectation) Frame(port uint16) []byte {
 // Translate returns what must become of frame at hook of a node in World w.
 func Translate(frame []byte, hook maps.Hook, w *World) Expectation {
 	p, v := parse(frame)
+	if v == maps.VerdictFragment && hook != maps.HookXDP {
+		if first, ok := w.first(frame, hook); ok {
+			p, v = first, maps.VerdictNone
+		}
+	}
 	if v != maps.VerdictNone {
 		return Expectation{Action: rig.Pass, Verdict: v, frame: frame}
 	}
@@ -62,6 +67,20 @@ func Translate(frame []byte, hook maps.Hook, w *World) Expectation {
 	}
 	e.frame = rewrite(frame, &p, f)
 	return e
+}
+
+// first reads a fragment that has ports, if they mean something here. Of later
+// ones nothing is known: each frame is the first that comes.
+func (w *World) first(frame []byte, hook maps.Hook) (headers, bool) {
+	p, v := parseFirst(frame)
+	if v != maps.VerdictNone {
+		return p, false
+	}
+	if f, known := w.flow(&p); known {
+		return p, actsAt(f, hook)
+	}
+	_, served := w.service(&p)
+	return p, served && hook == maps.HookTCIngress
 }
 
 // actsAt: a packet is translated at the device where its client is. Only what a

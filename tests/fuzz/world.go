@@ -40,8 +40,8 @@ type Backend struct {
 // Answer returns the backend's answer to a frame that was translated from in to
 // out, and the World in which the connection so begun is known.
 func (w *World) Answer(in, out []byte, remote bool) ([]byte, *World) {
-	before, _ := parse(in)
-	after, _ := parse(out)
+	before, _ := parseFirst(in)
+	after, _ := parseFirst(out)
 	f := maps.Flow{Src: before.key.Dst, Dst: before.key.Src, Flags: maps.FlowReverse}
 	if remote {
 		f.Flags |= maps.FlowRemote

@@ -1,6 +1,7 @@
 package pathmtu
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -112,6 +113,34 @@ func (w *world) upload(addr netip.Addr) error {
 	}
 	if want := fmt.Sprintf("%d right, <nil>", transfer); string(answer) != want {
 		return fmt.Errorf("the sink says %q, want %q", answer, want)
+	}
+	return nil
+}
+
+// datagrams are in bytes: several fragments each, and the most UDP takes over IPv4.
+func datagrams() []int { return []int{8000, 65507} }
+
+// exchange sends a datagram to the echo at addr and wants it back in time.
+func (w *world) exchange(addr netip.Addr, size int, within time.Duration) error {
+	conn, err := w.dial("udp", addr, ports()["echo"])
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	sent, got := make([]byte, size), make([]byte, 1<<16)
+	content.Fill(sent, seed, 0)
+	if _, err := conn.Write(sent); err != nil {
+		return err
+	}
+	n, err := conn.Read(got)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got[:n], sent) {
+		return fmt.Errorf("%d bytes came back of %d, and other ones", n, size)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/ebb-lb/ebb/bpf"
 	"github.com/ebb-lb/ebb/loader"
 	"github.com/ebb-lb/ebb/maps"
 )
@@ -162,6 +163,7 @@ func (r *Rig) Reset(tb testing.TB) {
 	}
 	r.ResetFlows(tb)
 	r.resetClients(tb)
+	empty[bpf.LayoutIpAddr, uint32](tb, r, r.Set.Replacements()[bpf.LayoutMapAddresses])
 	r.must(tb, r.Set.Runtime().Put(nodeAddresses()))
 	r.must(tb, r.forgetRoutes(int(r.next.backend)))
 	r.next = ids{}
@@ -186,9 +188,10 @@ func (r *Rig) resetClients(tb testing.TB) {
 	}))
 }
 
-// ResetFlows empties the maps that hold flows.
+// ResetFlows empties the maps that hold flows, and what is remembered of fragments.
 func (r *Rig) ResetFlows(tb testing.TB) {
 	tb.Helper()
+	empty[bpf.LayoutFragmentKey, bpf.LayoutFragmentPorts](tb, r, r.Set.Replacements()[bpf.LayoutMapFragments])
 	for _, m := range []maps.Flows{r.Set.Flows(), r.Set.HalfOpen()} {
 		r.must(tb, m.Each(func(k maps.FlowKey, _ maps.Flow) bool {
 			r.must(tb, m.Delete(k))
