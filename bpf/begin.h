@@ -123,7 +123,7 @@ static __always_inline enum claim claim_again(struct beginning *bg)
 	return CLAIM_OK;
 }
 
-/* Claim the reverse tuple for a TCP handshake. See invariant 2 in conntrack.h. */
+/* Claim the reverse tuple for a handshake. See invariant 2 in conntrack.h. */
 static __always_inline enum claim claim_half_open(struct beginning *bg)
 {
 	struct flow *f;
@@ -176,7 +176,7 @@ static __always_inline bool begin_try(__u32 i, struct beginning *bg)
 	enum claim c;
 
 	begin_with_port(bg, i);
-	c = bg->key->proto == IPPROTO_TCP ? claim_half_open(bg) : claim_flow(bg);
+	c = bg->key->proto == IPPROTO_UDP ? claim_flow(bg) : claim_half_open(bg);
 	if (c == CLAIM_TAKEN)
 		return false;
 	bg->verdict = c == CLAIM_OK ? VERDICT_NONE : VERDICT_MAP_FULL;
@@ -204,10 +204,10 @@ static long begin_restore(__u32 i, struct beginning *bg)
 	return 1;
 }
 
-/* The middle of a TCP connection, which may have begun before ranges were changed. */
+/* The middle of a connection, which may have begun before ranges were changed. */
 static __always_inline bool begin_midway(const struct segment *s)
 {
-	return s->key.proto == IPPROTO_TCP && !(s->tcp_flags & TCP_SYN);
+	return s->key.proto != IPPROTO_UDP && !(s->tcp_flags & TCP_SYN);
 }
 
 /* Begin a flow to backend b. VERDICT_NONE: room->forward is its forward half. */
@@ -235,7 +235,7 @@ static __always_inline enum verdict begin_with_backend(const struct segment *s,
 		/* Only where the client's own port reaches the backend can it go on. */
 		if (room->forward.flags & FLOW_REMOTE)
 			return cfg_unknown_flow_drop ? VERDICT_NO_FLOW : VERDICT_NOT_SERVICE;
-	} else if (s->key.proto == IPPROTO_TCP && !(hash & LATENCY_SAMPLE)) {
+	} else if (s->key.proto != IPPROTO_UDP && !(hash & LATENCY_SAMPLE)) {
 		room->reverse.value.since = bpf_ktime_get_ns();
 	}
 	if (!begin_try(0, &bg))
@@ -357,7 +357,8 @@ __noinline int handshake_done(const struct segment *s, struct half_flow *h)
 	rkey = &room->reverse.key;
 	reverse = &room->reverse.value.flow;
 	flow_mirror(&room->key, &room->forward, rkey, reverse);
-	/* What the SYN-ACK acknowledged, else a blind RST is believed until the backend sends. */
+	/* What the SYN-ACK acknowledged, else a blind RST is believed until the backend sends.
+	 * SCTP: 0, its tag is not known yet. */
 	reverse->ack = s->seq;
 	if (bpf_map_update_elem(&flows, rkey, reverse, BPF_NOEXIST) == 0 &&
 	    bpf_map_update_elem(&flows, &room->key, &room->forward, BPF_NOEXIST) == 0) {

@@ -13,7 +13,7 @@ const volatile __u16 cfg_snat_min = 1024;
 const volatile __u16 cfg_snat_max = 29999;
 
 /*
- * TCP in the middle of a connection nobody knows, to be sent to another node:
+ * The middle of a connection nobody knows, to be sent to another node:
  * the source port is lost, so it cannot be continued. 1: drop, 0: pass untouched.
  */
 const volatile __u8 cfg_unknown_flow_drop = 1;

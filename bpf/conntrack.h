@@ -14,6 +14,9 @@
  *  4. An established packet does one lookup. What needs the other half is done
  *     once a tick (flow_refresh), or on SYN, FIN and RST (flow_control).
  *
+ * An SCTP association is such a connection: INIT is its SYN, INIT ACK its
+ * SYN-ACK, ABORT and SHUTDOWN COMPLETE its RST, see parse_sctp().
+ *
  * Functions that are not inlined are global, so that the verifier looks at each
  * once and not once per caller; it wants their pointers checked. Before Linux
  * 6.2 it does not take such a pointer for a key or value of a map ("R2 type=mem
@@ -205,10 +208,20 @@ static __always_inline void flow_mark_reopened(struct flow *forward)
 		counts->opened++;
 }
 
-/* Blind segments from outside must not close a flow (RFC 5961 in spirit). */
-static __always_inline bool close_believed(__u32 seq, const struct flow *peer)
+/*
+ * Blind segments from outside must not close a flow (RFC 5961 in spirit). Of
+ * SCTP only who has seen its packets knows the tag.
+ */
+static __always_inline bool close_believed(const struct segment *s, const struct flow *f,
+					   const struct flow *peer)
 {
-	return !peer->ack || seq - peer->ack + 1 <= CLOSE_WINDOW;
+	__u32 tag;
+
+	if (s->key.proto == IPPROTO_SCTP) {
+		tag = s->reflected ? peer->ack : f->ack;
+		return !tag || s->ack == tag;
+	}
+	return !peer->ack || s->seq - peer->ack + 1 <= CLOSE_WINDOW;
 }
 
 /*
@@ -237,7 +250,7 @@ __noinline int flow_control(const struct segment *s, struct flow *f)
 		return 0;
 	forward = f->flags & FLOW_REVERSE ? peer : f;
 	if (s->tcp_flags & (TCP_FIN | TCP_RST)) {
-		if (!close_believed(s->seq, peer))
+		if (!close_believed(s, f, peer))
 			return 0;
 		__sync_fetch_and_or(&f->flags, rst ? FLOW_RST : FLOW_FIN);
 		__sync_fetch_and_or(&peer->flags, rst ? FLOW_PEER_RST : FLOW_PEER_FIN);

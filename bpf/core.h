@@ -44,12 +44,19 @@ static __always_inline enum verdict core_hit(struct packet *p, struct flow *f, s
 			if (flow_control(&p->seg, f))
 				return VERDICT_NONE;
 		f->ack = p->seg.ack;
+	} else if (p->seg.key.proto == IPPROTO_SCTP) {
+		if (p->seg.tcp_flags || f->flags & FLOW_RST)
+			if (flow_control(&p->seg, f))
+				return VERDICT_NONE;
+		/* Once, so that a guess cannot become what guesses are compared with. */
+		if (!f->ack)
+			f->ack = p->seg.ack;
 	} else if ((f->flags & (FLOW_REVERSE | FLOW_REPLIED)) == FLOW_REVERSE) {
 		f->flags |= FLOW_REPLIED;
 	}
 	b = flow_backend(f);
 	o->counts = b ? bpf_map_lookup_elem(&backend_stats, &f->backend) : NULL;
-	/* TCP stays with what it has; a datagram goes to a backend that is there. */
+	/* A connection stays with what it has; a datagram goes to a backend that is there. */
 	if ((!b || b->state == BACKEND_GONE) && p->seg.key.proto == IPPROTO_UDP &&
 	    !(f->flags & FLOW_REVERSE)) {
 		flow_forget(&p->seg.key, f);
@@ -116,7 +123,7 @@ static __always_inline enum verdict core_miss(struct packet *p, struct outcome *
 	struct half_flow *h;
 	enum verdict v;
 
-	if (p->seg.key.proto == IPPROTO_TCP && to_snat(p)) {
+	if (p->seg.key.proto != IPPROTO_UDP && to_snat(p)) {
 		h = bpf_map_lookup_elem(&half_open, &p->seg.key);
 		if (h && h->flow.flags & FLOW_REVERSE)
 			return core_answer(p, h, o);
@@ -127,7 +134,7 @@ static __always_inline enum verdict core_miss(struct packet *p, struct outcome *
 	if (!room)
 		return VERDICT_MAP_FULL;
 	/* A SYN does not ask: claiming finds its handshake again, see handshake_lead(). */
-	if (p->seg.key.proto == IPPROTO_TCP && !(p->seg.tcp_flags & TCP_SYN)) {
+	if (p->seg.key.proto != IPPROTO_UDP && !(p->seg.tcp_flags & TCP_SYN)) {
 		h = bpf_map_lookup_elem(&half_open, &p->seg.key);
 		if (h && !(h->flow.flags & FLOW_REVERSE))
 			return core_handshake(p, h, room, o);
@@ -163,7 +170,7 @@ static __always_inline enum verdict core_egress(struct packet *p, struct outcome
 		v = core_hit(p, f, o);
 		return v == VERDICT_NONE ? VERDICT_NOT_SERVICE : v;
 	}
-	if (p->seg.key.proto != IPPROTO_TCP)
+	if (p->seg.key.proto == IPPROTO_UDP)
 		return VERDICT_NOT_SERVICE;
 	h = bpf_map_lookup_elem(&half_open, &p->seg.key);
 	if (!h || !flow_at_hook(&h->flow, true))

@@ -11,38 +11,81 @@
 #include "core.h"
 #include "fib.h"
 #include "icmp.h"
+#include "sctp.h"
 
 #define TC_NEXT    -1
 #define TC_DROP    2
 #define PULL_BYTES 128 /* headers the parser may look at */
 
+#define GSO_BY_FRAGS 0xffff /* SCTP: segments of any size */
+
 /* What the TTL's decrement does to the sum of an IPv6 header. */
 #define HOP_DIFF 0xfffe
 
 /*
+ * IPv6 has no header checksum to balance the addresses in a sum the NIC made.
+ * Refused, and not needed, for other skbs.
+ */
+static __always_inline void tc_fix_sum(struct __sk_buff *skb, const struct packet *p,
+				       const struct flow *f, bool routed)
+{
+	if (!p->seg.v4)
+		bpf_csum_update(skb, f->csum_addr + (routed ? bpf_htons(HOP_DIFF) : 0));
+}
+
+/*
  * The helpers know whether the checksum is finished, partial (local senders,
- * veth) or the NIC's. Addresses are in the pseudo header, ports are not.
+ * veth) or the NIC's; they reckon with a header checksum, see tc_fix_sum().
+ * Addresses are in the pseudo header, ports are not.
  */
 static __always_inline long tc_fix_l4(struct __sk_buff *skb, const struct packet *p,
-				      const struct flow *f, bool routed)
+				      const struct flow *f, bool routed, __u32 check, __u64 mangled)
 {
-	__u64 mangled = p->seg.key.proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	__u32 off = p->l4_off + (p->seg.key.proto == IPPROTO_TCP
-					 ? __builtin_offsetof(struct tcp_hdr, check)
-					 : __builtin_offsetof(struct udp_hdr, check));
+	__u32 off = p->l4_off + check;
 	long err;
 
 	err = bpf_l4_csum_replace(skb, off, 0, f->csum_addr, BPF_F_PSEUDO_HDR | mangled);
 	if (!err && f->csum_port)
 		err = bpf_l4_csum_replace(skb, off, 0, f->csum_port, mangled);
-	/*
-	 * IPv6 has no header checksum to balance the addresses in a sum the NIC
-	 * made; the helper above reckons with one. Refused, and not needed, for
-	 * other skbs.
-	 */
-	if (!p->seg.v4)
-		bpf_csum_update(skb, f->csum_addr + (routed ? bpf_htons(HOP_DIFF) : 0));
+	tc_fix_sum(skb, p, f, routed);
 	return err;
+}
+
+/*
+ * Is a checksum of zero one that is still to be made? The kernel makes it over
+ * a field of zero (skb_crc32c_csum_help), which therefore must stay. What the
+ * helper below refuses to touch is such a one; else it leaves its mark.
+ */
+static __always_inline bool tc_sctp_unfinished(struct __sk_buff *skb, __u32 off)
+{
+	__u16 mark = 0;
+
+	bpf_l4_csum_replace(skb, off, 0, 1, sizeof(mark));
+	return !bpf_skb_load_bytes(skb, off, &mark, sizeof(mark)) && !mark;
+}
+
+/* Change the checksum at off, and what the ports and it add to a sum the NIC made. */
+__noinline int tc_sctp_check(struct __sk_buff *skb, __u32 off, __u32 change, __u16 ports)
+{
+	__u32 check, was;
+
+	if (bpf_skb_load_bytes(skb, off, &check, sizeof(check)))
+		return -1;
+	if (!check && tc_sctp_unfinished(skb, off))
+		return 0;
+	was = check;
+	check ^= change;
+	bpf_csum_update(skb, csum_fold((__u64)(__u32)~was + check + ports));
+	return bpf_skb_store_bytes(skb, off, &check, sizeof(check), 0);
+}
+
+static __always_inline long tc_fix_sctp(struct __sk_buff *skb, const struct packet *p,
+					const struct flow *f, bool routed)
+{
+	__u32 change = sctp_change(p, f);
+
+	tc_fix_sum(skb, p, f, routed);
+	return change ? tc_sctp_check(skb, p->l4_off + SCTP_CHECK, change, f->csum_port) : 0;
 }
 
 /* Layer 3 bytes of one packet on the wire, also where the skb stands for several. */
@@ -52,6 +95,9 @@ static __always_inline __u32 tc_wire_len(const struct __sk_buff *skb, const stru
 
 	if (skb->gso_segs <= 1 || !skb->gso_size)
 		return p->len;
+	/* Cut where its sender has put the pieces together: none is larger than its route takes. */
+	if (skb->gso_size == GSO_BY_FRAGS)
+		return header;
 	if (p->seg.key.proto == IPPROTO_TCP)
 		header += p->tcp_header;
 	else
@@ -186,11 +232,16 @@ static __always_inline int tc_send_neigh(struct __sk_buff *skb, bool bare,
 static __always_inline long tc_rewrite(struct __sk_buff *skb, struct packet *p,
 				       const struct flow *f, bool routed)
 {
-	bool sum = p->seg.key.proto != IPPROTO_UDP || ((struct udp_hdr *)p->l4)->check;
-
 	if (!nat_headers(p, f, routed))
 		return -1;
-	return sum ? tc_fix_l4(skb, p, f, routed) : 0;
+	if (p->seg.key.proto == IPPROTO_TCP)
+		return tc_fix_l4(skb, p, f, routed, __builtin_offsetof(struct tcp_hdr, check), 0);
+	if (p->seg.key.proto == IPPROTO_SCTP)
+		return tc_fix_sctp(skb, p, f, routed);
+	if (!((struct udp_hdr *)p->l4)->check)
+		return 0;
+	return tc_fix_l4(skb, p, f, routed, __builtin_offsetof(struct udp_hdr, check),
+			 BPF_F_MARK_MANGLED_0);
 }
 
 static __always_inline int tc_translate(struct __sk_buff *skb, struct packet *p, struct outcome *o,

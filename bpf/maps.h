@@ -52,7 +52,7 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
-/* the same for TCP handshakes under way; a SYN flood evicts only here */
+/* the same for handshakes under way; a SYN or INIT flood evicts only here */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1 << 16);

@@ -42,7 +42,7 @@ static __always_inline bool nat_ipv6(struct packet *p, const struct flow *f, boo
 }
 
 /*
- * Addresses, TTL and ports, which stand first in TCP and UDP alike. The bounds
+ * Addresses, TTL and ports, which stand first in TCP, UDP and SCTP. The bounds
  * were checked when the packet was parsed; they are checked again because the
  * verifier does not remember which of the families it was (6.1 to 6.18).
  */

@@ -19,6 +19,7 @@
 #define IPPROTO_FRAGMENT 44
 #define IPPROTO_ICMPV6   58
 #define IPPROTO_DSTOPTS  60
+#define IPPROTO_SCTP     132
 
 #define AF_INET  2
 #define AF_INET6 10
@@ -27,6 +28,13 @@
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
+
+/* Types of chunks, and the flag of two of them (RFC 9260, 3.3.7 and 3.3.13). */
+#define SCTP_INIT              1
+#define SCTP_INIT_ACK          2
+#define SCTP_ABORT             6
+#define SCTP_SHUTDOWN_COMPLETE 14
+#define SCTP_REFLECTED         0x01 /* the tag is the one the sender was sent */
 
 #define IP_FRAGMENT_MASK  0x3fff /* more fragments, or an offset */
 #define IP_OFFSET_MASK    0x1fff
@@ -99,6 +107,17 @@ struct udp_hdr {
 	__be16 dport;
 	__be16 len;
 	__u16 check;
+};
+
+/* The common header and the head of the first chunk, without which there is no packet. */
+struct sctp_hdr {
+	__be16 sport;
+	__be16 dport;
+	__be32 tag;
+	__u32 check; /* CRC32c, little-endian on the wire */
+	__u8 chunk;
+	__u8 chunk_flags;
+	__be16 chunk_len;
 };
 
 struct icmp_hdr {

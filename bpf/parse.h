@@ -17,11 +17,12 @@
  */
 struct segment {
 	struct flow_key key;
-	__u32 seq; /* TCP, host order */
-	__u32 ack;
-	__u8 tcp_flags; /* 0 unless TCP */
+	__u32 seq;      /* TCP, host order */
+	__u32 ack;      /* SCTP: the verification tag */
+	__u8 tcp_flags; /* SCTP: the same in its own words, see parse_sctp(); UDP: 0 */
 	__u8 v4;
-	__u8 pad[2];
+	__u8 reflected; /* SCTP: the tag is that of the other direction */
+	__u8 pad;
 };
 
 struct packet {
@@ -76,6 +77,33 @@ static __always_inline bool ipv6_is_ext(__u8 next)
 	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS;
 }
 
+/*
+ * An association begins, answers and ends like a TCP connection. Only the first
+ * chunk is looked at: INIT, INIT ACK and SHUTDOWN COMPLETE stand alone (RFC
+ * 9260, 6.10), and an ABORT behind others is for the flow's timeout to notice.
+ */
+static __always_inline enum verdict parse_sctp(struct segment *s, const struct sctp_hdr *sctp)
+{
+	s->key.sport = sctp->sport;
+	s->key.dport = sctp->dport;
+	s->ack = bpf_ntohl(sctp->tag);
+	if (sctp->chunk == SCTP_INIT && !sctp->tag) {
+		s->tcp_flags = TCP_SYN;
+	} else if (sctp->chunk == SCTP_INIT_ACK) {
+		s->tcp_flags = TCP_SYN | TCP_ACK;
+	} else if (sctp->chunk == SCTP_ABORT || sctp->chunk == SCTP_SHUTDOWN_COMPLETE) {
+		s->tcp_flags = TCP_RST;
+		s->reflected = sctp->chunk_flags & SCTP_REFLECTED;
+	}
+	return VERDICT_NONE;
+}
+
+/* The protocols parse_l4() knows. */
+static __always_inline bool proto_balanced(__u8 proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
+}
+
 static __always_inline enum verdict parse_l4(struct packet *p, void *data_end)
 {
 	__u16 l4_len = p->len - (p->l4_off - p->l3_off);
@@ -102,6 +130,13 @@ static __always_inline enum verdict parse_l4(struct packet *p, void *data_end)
 		p->seg.key.dport = udp->dport;
 		return VERDICT_NONE;
 	}
+	if (p->seg.key.proto == IPPROTO_SCTP) {
+		struct sctp_hdr *sctp = p->l4;
+
+		if ((void *)(sctp + 1) > data_end || l4_len < sizeof(*sctp))
+			return VERDICT_MALFORMED;
+		return parse_sctp(&p->seg, sctp);
+	}
 	return VERDICT_NOT_L4;
 }
 
@@ -124,7 +159,7 @@ static __always_inline enum verdict parse_ipv4(struct packet *p, void *data_end,
 	p->len = bpf_ntohs(ip->len);
 	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || p->len < header)
 		return VERDICT_MALFORMED;
-	if (ip->proto != IPPROTO_TCP && ip->proto != IPPROTO_UDP)
+	if (!proto_balanced(ip->proto))
 		return parse_other(p, ip->proto);
 	if (ip->frag & bpf_htons(first ? IP_OFFSET_MASK : IP_FRAGMENT_MASK))
 		return VERDICT_FRAGMENT;
@@ -180,7 +215,7 @@ static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end,
 		return VERDICT_FRAGMENT;
 	if (ipv6_is_ext(next))
 		return VERDICT_EXT_HEADERS;
-	if (next != IPPROTO_TCP && next != IPPROTO_UDP)
+	if (!proto_balanced(next))
 		return parse_other(p, next);
 	if (header > total)
 		return VERDICT_MALFORMED;

@@ -66,7 +66,7 @@ struct flow {
 	__u32 backend;    /* index into backends */
 	__u32 generation; /* generation of that backend when the flow began */
 	__u32 seen;       /* tick of the last packet in this direction */
-	__u32 ack;        /* TCP: last acknowledgement number, host order; 0: none yet */
+	__u32 ack;        /* TCP: last acknowledgement number, host order; 0: none yet. SCTP: tag */
 	__u32 flags;      /* enum flow_flag */
 	__u32 ifindex;    /* cached route: device */
 	__u32 macs[3];    /* cached route: destination, source, as in the frame */
@@ -75,7 +75,7 @@ struct flow {
 };
 _Static_assert(sizeof(struct flow) == 80, "flow has holes");
 
-/* A TCP flow whose handshake is not finished. */
+/* A TCP or SCTP flow whose handshake is not finished. */
 struct half_flow {
 	struct flow flow;
 	__u64 since; /* CLOCK_MONOTONIC ns of the SYN */
@@ -306,7 +306,7 @@ enum verdict {
 	VERDICT_REPLY_REMOTE = 11, /* from a backend on another node to its client */
 	/* dropped */
 	VERDICT_NO_BACKEND = 12,     /* no candidates for this client, endpoints elsewhere */
-	VERDICT_NO_FLOW = 13,        /* TCP in the middle of a connection nobody knows */
+	VERDICT_NO_FLOW = 13,        /* the middle of a connection nobody knows */
 	VERDICT_SNAT_EXHAUSTED = 14, /* no source port left towards this backend */
 	VERDICT_FLOW_CONFLICT = 15,  /* the other half's tuple belongs to another flow now */
 	VERDICT_MAP_FULL = 16,       /* a flow entry could not be written */

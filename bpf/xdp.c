@@ -5,6 +5,7 @@
  */
 #include "core.h"
 #include "fib.h"
+#include "sctp.h"
 
 #define VLAN_ID_MASK 0x0fff
 #define VLAN_NO_ID   0x0fff /* reserved (IEEE 802.1Q) */
@@ -19,6 +20,12 @@ static __always_inline bool xdp_fix_l4(struct packet *p, const struct flow *f)
 		if ((void *)(tcp + 1) > p->end)
 			return false;
 		tcp->check = csum_apply(tcp->check, diff);
+	} else if (p->seg.key.proto == IPPROTO_SCTP) {
+		struct sctp_hdr *sctp = p->l4;
+
+		if ((void *)(sctp + 1) > p->end)
+			return false;
+		sctp->check ^= sctp_change(p, f);
 	} else {
 		struct udp_hdr *udp = p->l4;
 		__u16 check = udp->check;

@@ -53,7 +53,7 @@ type Config struct {
 	// SNATMin and SNATMax bound the source ports of flows sent to other nodes,
 	// both included. They must not overlap the host's ephemeral ports.
 	SNATMin, SNATMax uint16
-	// DropUnknownFlows drops TCP in the middle of a connection nobody knows
+	// DropUnknownFlows drops the middle of a connection nobody knows
 	// and that would have to be sent to another node; else it passes untouched.
 	DropUnknownFlows bool
 }

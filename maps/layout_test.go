@@ -159,7 +159,7 @@ func TestValuesWithoutANameShowTheirNumber(t *testing.T) {
 		{Verdict(255), "verdict(255)"},
 		{State(4), "state(4)"},
 		{HookCount, "hook(6)"},
-		{Proto(132), "protocol(132)"},
+		{Proto(1), "protocol(1)"},
 		{FlowFlags(0), "-"},
 		{FlowRemote | FlowClosed | 1<<20, "remote,closed,bit(20)"},
 	}

@@ -201,10 +201,10 @@ func (s *Set) Backends() Backends { return Backends{s.entries(bpf.LayoutMapBacke
 // Slots is access to the lookup tables.
 func (s *Set) Slots() Slots { return Slots{s.entries(bpf.LayoutMapSlots), s.slots} }
 
-// Flows is access to UDP flows and to TCP flows whose handshake is finished.
+// Flows is access to UDP flows, and to TCP and SCTP flows whose handshake is finished.
 func (s *Set) Flows() Flows { return Flows{m: s.maps[bpf.LayoutMapFlows]} }
 
-// HalfOpen is access to TCP flows whose handshake is under way.
+// HalfOpen is access to TCP and SCTP flows whose handshake is under way.
 func (s *Set) HalfOpen() Flows { return Flows{m: s.maps[bpf.LayoutMapHalfOpen], half: true} }
 
 // Affinity is access to the backends that clients keep.

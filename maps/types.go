@@ -14,17 +14,20 @@ type Proto uint8
 
 // The protocols ebb balances.
 const (
-	TCP Proto = 6
-	UDP Proto = 17
+	TCP  Proto = 6
+	UDP  Proto = 17
+	SCTP Proto = 132
 )
 
-// String returns the name Kubernetes uses: "TCP", "UDP".
+// String returns the name Kubernetes uses: "TCP", "UDP", "SCTP".
 func (p Proto) String() string {
 	switch p {
 	case TCP:
 		return "TCP"
 	case UDP:
 		return "UDP"
+	case SCTP:
+		return "SCTP"
 	}
 	return fmt.Sprintf("protocol(%d)", uint8(p))
 }

@@ -134,7 +134,7 @@ func (d Device) Validate() error {
 }
 
 func (p Proto) check() error {
-	if p != TCP && p != UDP {
+	if p != TCP && p != UDP && p != SCTP {
 		return fmt.Errorf("%s is not balanced", p)
 	}
 	return nil

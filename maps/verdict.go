@@ -27,7 +27,7 @@ const (
 
 	// Dropped.
 	VerdictNoBackend     // no candidates for this client, endpoints elsewhere
-	VerdictNoFlow        // TCP in the middle of a connection nobody knows
+	VerdictNoFlow        // the middle of a connection nobody knows
 	VerdictSNATExhausted // no source port left towards this backend
 	VerdictFlowConflict  // the other half's tuple belongs to another flow now
 	VerdictMapFull       // a flow entry could not be written

@@ -34,7 +34,7 @@ type Config struct {
 	MetricsAddr, HealthAddr string
 	Health                  Health
 	SNATPorts               PortRange
-	// DropUnknownFlows: TCP in the middle of an unknown connection that would
+	// DropUnknownFlows: the middle of an unknown connection that would
 	// go to another node is dropped; else it passes untouched.
 	DropUnknownFlows bool
 	// NodePorts are the node's addresses that accept node ports.

@@ -135,7 +135,7 @@ func general() []option {
 		{name: "bpffs", def: "/sys/fs/bpf/ebb", usage: "directory for pins", set: text(func(c *Config) *string { return &c.BPFFS })},
 		{name: "metrics-addr", def: "127.0.0.1:10249", allowed: allowedAddr, usage: "where /metrics and /proxyMode are served", set: address(func(c *Config) *string { return &c.MetricsAddr })},
 		{name: "snat-ports", def: "1024-29999", allowed: "MIN-MAX within 1-65535", usage: "source ports of flows sent to other nodes", set: one(setSNAT)},
-		{name: "unknown-flow", def: "drop", allowed: "drop, pass", usage: "TCP of unknown connections that would go to another node", set: one(setUnknown)},
+		{name: "unknown-flow", def: "drop", allowed: "drop, pass", usage: "packets of unknown TCP and SCTP connections that would go to another node", set: one(setUnknown)},
 		{name: "nodeport-addresses", def: "primary", list: true, allowed: "primary, all, or CIDRs",
 			usage: "addresses of the node that accept node ports; primary: the first of each family", set: setNodePorts},
 		{name: "node-addresses", list: true, allowed: "IP addresses", usage: "addresses of this node, instead of those of the Node object",
@@ -153,7 +153,7 @@ func general() []option {
 func sizes() []option {
 	return []option{
 		{name: "max-flows", def: "0", allowed: allowedEntries, usage: "entries for flows, two per connection", set: entries(func(c *Config) *uint32 { return &c.Sizes.Flows })},
-		{name: "max-half-open", def: "0", allowed: allowedEntries, usage: "entries for TCP handshakes", set: entries(func(c *Config) *uint32 { return &c.Sizes.HalfOpen })},
+		{name: "max-half-open", def: "0", allowed: allowedEntries, usage: "entries for handshakes of TCP and SCTP", set: entries(func(c *Config) *uint32 { return &c.Sizes.HalfOpen })},
 		{name: "max-affinity", def: "0", allowed: allowedEntries, usage: "clients that keep a backend, per service port", set: entries(func(c *Config) *uint32 { return &c.Sizes.Affinity })},
 		{name: "max-source-ranges", def: "0", allowed: allowedEntries, usage: "source ranges of load balancers, per service port", set: entries(func(c *Config) *uint32 { return &c.Sizes.SourceRanges })},
 		{name: "max-backends", def: "0", allowed: allowedEntries, usage: "backends", set: entries(func(c *Config) *uint32 { return &c.Sizes.Backends })},

@@ -62,12 +62,12 @@ func TestADatagramWhoseBackendIsLostGoesToAnother(t *testing.T) {
 	}
 }
 
-func TestATCPConnectionStaysWithItsLostBackend(t *testing.T) {
+func TestAConnectionStaysWithItsLostBackend(t *testing.T) {
 	t.Parallel()
 	r := lend(t)
 	for name, lose := range losses {
 		t.Run(name, func(t *testing.T) {
-			everyConversation(t, r, maps.TCP, func(c *conversation) {
+			everyConnection(t, r, func(c *conversation) {
 				c.handshake()
 				lose(c)
 				next := c.succeed()
@@ -102,7 +102,7 @@ func TestAFlowNeverCountsForTheNextOwnerOfItsIndex(t *testing.T) {
 func TestAHandshakeNeverCountsForTheNextOwnerOfItsIndex(t *testing.T) {
 	t.Parallel()
 	r := lend(t)
-	everyConversation(t, r, maps.TCP, func(c *conversation) {
+	everyConnection(t, r, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		losses["its index given to another"](c)
 		before := c.counts()

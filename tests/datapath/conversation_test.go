@@ -51,6 +51,34 @@ const (
 	backendSeq = 2000
 )
 
+// The tags of SCTP: each side puts into its packets the one the other has chosen.
+const (
+	clientTag  = 0xc11e47
+	backendTag = 0xbac0e4d
+)
+
+// associate gives s what stands in an association where a TCP segment has flags.
+func associate(s *packet.Spec, flags packet.Flags, toBackend bool) {
+	s.Flags, s.Tag = 0, clientTag
+	if toBackend {
+		s.Tag = backendTag
+	}
+	switch {
+	case flags&packet.RST != 0:
+		s.Chunk = packet.Abort
+	case flags&packet.SYN != 0 && flags&packet.ACK != 0:
+		s.Chunk = packet.InitAck
+	case flags&packet.SYN != 0:
+		s.Chunk, s.Tag = packet.Init, 0
+	case flags&packet.FIN != 0:
+		s.Chunk = packet.Shutdown
+	case len(s.Payload) == 0 && toBackend:
+		s.Chunk = packet.CookieEcho
+	case len(s.Payload) == 0:
+		s.Chunk = packet.CookieAck
+	}
+}
+
 // otherVIP is a second service address of the cast.
 func otherVIP(f family) netip.AddrPort {
 	return withAddr(f.vip, f.vip.Addr().Next())
@@ -116,6 +144,9 @@ func (c *conversation) spec(src, dst netip.AddrPort, flags packet.Flags, payload
 	}
 	if src == c.backend {
 		s.Seq, s.Ack = s.Ack, s.Seq
+	}
+	if c.proto == maps.SCTP {
+		associate(&s, flags, src != c.backend)
 	}
 	if c.edit != nil {
 		c.edit(&s)

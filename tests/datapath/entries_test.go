@@ -149,11 +149,11 @@ func (c *conversation) closeByFIN() {
 // begin opens the flow: a handshake, or a datagram.
 func (c *conversation) begin() {
 	c.t.Helper()
-	if c.proto == maps.TCP {
-		c.handshake()
+	if c.proto == maps.UDP {
+		c.forward(0, "first")
 		return
 	}
-	c.forward(0, "first")
+	c.handshake()
 }
 
 // goOn exchanges data in both directions.

@@ -9,28 +9,25 @@ import (
 	"github.com/ebb-lb/ebb/tests/rig"
 )
 
-// A SYN flood of ten times the size of half_open evicts other handshakes only.
+// A flood of SYNs, or INITs, of ten times the size of half_open evicts other handshakes only.
 func TestASYNFloodLeavesEstablishedFlowsAlone(t *testing.T) {
 	const halfOpen = 256
 	t.Parallel()
 	r := rig.New(t, rig.Config{Sizes: maps.Sizes{HalfOpen: halfOpen}})
-	for _, hook := range ingressHooks {
-		for _, f := range families {
-			t.Run(hook.String()+"/"+f.name, func(t *testing.T) {
-				r.Reset(t)
-				c := newConversation(t, r, hook, f, maps.TCP, true).serve()
-				c.handshake()
-				flood(c, 10*halfOpen)
-				c.forward(packet.PSH|packet.ACK, "still here")
-				c.reply(packet.PSH|packet.ACK, "so am I")
-				if n := countFlows(t, r.Set.Flows()); n != 2 {
-					t.Errorf("%d entries in flows, want the 2 of the established flow", n)
-				}
-				later := newConversation(t, r, hook, withClient(f, 40002), maps.TCP, true)
-				later.handshake()
-			})
+	everyConnection(t, r, func(c *conversation) {
+		if !c.local {
+			return
 		}
-	}
+		c.handshake()
+		flood(c, 10*halfOpen)
+		c.forward(packet.PSH|packet.ACK, "still here")
+		c.reply(packet.PSH|packet.ACK, "so am I")
+		if n := countFlows(c.t, r.Set.Flows()); n != 2 {
+			c.t.Errorf("%d entries in flows, want the 2 of the established flow", n)
+		}
+		later := newConversation(c.t, r, c.hook, withClient(c.f, 40002), c.proto, true)
+		later.handshake()
+	})
 }
 
 func withClient(f family, port uint16) family {

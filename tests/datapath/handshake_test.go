@@ -35,7 +35,7 @@ func (c *conversation) timed() {
 func TestRetransmissionsDuringAHandshakeChangeNothing(t *testing.T) {
 	t.Parallel()
 	r := lend(t)
-	everyConversation(t, r, maps.TCP, func(c *conversation) {
+	everyConnection(t, r, func(c *conversation) {
 		c.timed()
 		c.forward(packet.SYN, "")
 		c.reply(packet.SYN|packet.ACK, "")
@@ -57,7 +57,7 @@ func TestRetransmissionsDuringAHandshakeChangeNothing(t *testing.T) {
 func TestTheClientsDataMayCompleteTheHandshake(t *testing.T) {
 	t.Parallel()
 	r := lend(t)
-	everyConversation(t, r, maps.TCP, func(c *conversation) {
+	everyConnection(t, r, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		c.reply(packet.SYN|packet.ACK, "")
 		c.forward(packet.PSH|packet.ACK, "the bare ACK was lost")
@@ -85,7 +85,7 @@ func TestAfterARefusedHandshakeTheNextSYNBeginsAnew(t *testing.T) {
 func TestARefusedHandshakeMayBeTriedAgainWithTheSameBackend(t *testing.T) {
 	t.Parallel()
 	r := lend(t)
-	everyConversation(t, r, maps.TCP, func(c *conversation) {
+	everyConnection(t, r, func(c *conversation) {
 		for range 3 {
 			c.forward(packet.SYN, "")
 			c.reply(packet.RST|packet.ACK, "")
@@ -101,7 +101,7 @@ func TestARefusedHandshakeMayBeTriedAgainWithTheSameBackend(t *testing.T) {
 func TestAfterAHandshakeResetLateTheNextSYNBeginsAnew(t *testing.T) {
 	t.Parallel()
 	r := lend(t)
-	everyConversation(t, r, maps.TCP, func(c *conversation) {
+	everyConnection(t, r, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		c.reply(packet.SYN|packet.ACK, "")
 		c.reply(packet.RST|packet.ACK, "")
@@ -117,7 +117,7 @@ func TestAfterAHandshakeResetLateTheNextSYNBeginsAnew(t *testing.T) {
 func TestAClientsRSTDuringAHandshakeOpensNothing(t *testing.T) {
 	t.Parallel()
 	r := lend(t)
-	everyConversation(t, r, maps.TCP, func(c *conversation) {
+	everyConnection(t, r, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		c.reply(packet.SYN|packet.ACK, "")
 		c.forward(packet.RST, "")
@@ -131,7 +131,7 @@ func TestAClientsRSTDuringAHandshakeOpensNothing(t *testing.T) {
 func TestABackendGoneDuringAHandshakeIsReplacedAtTheNextSYN(t *testing.T) {
 	t.Parallel()
 	r := lend(t)
-	everyConversation(t, r, maps.TCP, func(c *conversation) {
+	everyConnection(t, r, func(c *conversation) {
 		c.forward(packet.SYN, "")
 		c.reply(packet.SYN|packet.ACK, "")
 		c.setState(maps.Gone)

@@ -78,7 +78,7 @@ func TestAFloodOfSYNsIsNotLive(t *testing.T) {
 	t.Parallel()
 	const halfOpen = 256
 	r := rig.New(t, rig.Config{Sizes: maps.Sizes{HalfOpen: halfOpen}})
-	everyConversation(t, r, maps.TCP, func(c *conversation) {
+	everyConnection(t, r, func(c *conversation) {
 		if !c.local {
 			return
 		}

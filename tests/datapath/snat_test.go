@@ -15,7 +15,7 @@ func TestWithoutAFreeSourcePortAFlowIsRefused(t *testing.T) {
 	r := rig.New(t, rig.Config{SNATMin: 2000, SNATMax: 2000 + ports - 1})
 	for _, hook := range ingressHooks {
 		for _, f := range families {
-			for _, proto := range []maps.Proto{maps.TCP, maps.UDP} {
+			for _, proto := range protos {
 				t.Run(hook.String()+"/"+f.name+"/"+proto.String(), func(t *testing.T) {
 					r.Reset(t)
 					all := occupy(t, r, hook, f, proto, ports)
@@ -44,11 +44,7 @@ func occupy(t *testing.T, r *rig.Rig, hook maps.Hook, f family, proto maps.Proto
 		if i == 0 {
 			c.serve()
 		}
-		if proto == maps.TCP {
-			c.handshake()
-		} else {
-			c.forward(0, "question")
-		}
+		c.begin()
 		if seen[c.snat] || c.snat < 2000 || c.snat > 2003 {
 			t.Fatalf("flow %d got source port %d: it is taken or out of range", i, c.snat)
 		}
@@ -59,10 +55,10 @@ func occupy(t *testing.T, r *rig.Rig, hook maps.Hook, f family, proto maps.Proto
 }
 
 func opening(proto maps.Proto) packet.Flags {
-	if proto == maps.TCP {
-		return packet.SYN
+	if proto == maps.UDP {
+		return 0
 	}
-	return 0
+	return packet.SYN
 }
 
 // The node's address is all that the backend sees of them.

@@ -24,10 +24,12 @@ func everyPlace(t *testing.T, r *rig.Rig, fn func(t *testing.T, hook maps.Hook, 
 	}
 }
 
-// everyCase is everyPlace for both protocols.
+var protos = []maps.Proto{maps.TCP, maps.UDP, maps.SCTP}
+
+// everyCase is everyPlace for all protocols.
 func everyCase(t *testing.T, r *rig.Rig, fn func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool)) {
 	t.Helper()
-	for _, proto := range []maps.Proto{maps.TCP, maps.UDP} {
+	for _, proto := range protos {
 		t.Run(proto.String(), func(t *testing.T) {
 			everyPlace(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
 				fn(t, hook, f, proto, local)

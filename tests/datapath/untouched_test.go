@@ -18,11 +18,11 @@ const (
 	hopByHop     = 0
 	icmp         = 1
 	routing      = 43
+	dccp         = 33
 	fragment     = 44
 	icmpv6       = 58
 	noNext       = 59
 	destinations = 60
-	sctp         = 132
 
 	moreFragments = 0x2000
 )
@@ -53,7 +53,7 @@ var untouched = []strange{
 	}},
 
 	{name: "ICMP", family: "IPv4", verdict: maps.VerdictNotL4, spoil: protocol(icmp)},
-	{name: "SCTP", family: "IPv4", verdict: maps.VerdictNotL4, spoil: protocol(sctp)},
+	{name: "DCCP", family: "IPv4", verdict: maps.VerdictNotL4, spoil: protocol(dccp)},
 	{name: "a fragment of ICMP", family: "IPv4", verdict: maps.VerdictNotL4, spoil: func(s packet.Spec, f []byte) []byte {
 		return protocol(icmp)(s, fragmented(moreFragments)(s, f))
 	}},
@@ -146,10 +146,8 @@ func cut(header func(packet.Spec) int, n int) func(packet.Spec, []byte) []byte {
 }
 
 func shortHeader(s packet.Spec, f []byte) []byte {
-	if s.Proto == maps.UDP {
-		return f[:s.L4()+7]
-	}
-	return f[:s.L4()+19]
+	least := map[maps.Proto]int{maps.TCP: 20, maps.UDP: 8, maps.SCTP: 16}
+	return f[:s.L4()+least[s.Proto]-1]
 }
 
 func otherVersion(s packet.Spec, f []byte) []byte {
@@ -232,9 +230,13 @@ func TestWhatIsNoServicesPassesUntouched(t *testing.T) {
 			"from a backend":  c.spec(c.backend, f.client, packet.ACK, ""),
 			"the node":        c.spec(f.client, withAddr(f.client, f.node), packet.ACK, ""),
 		}
-		otherProto := c.spec(f.client, f.vip, packet.SYN, "")
-		otherProto.Proto = maps.TCP + maps.UDP - proto
-		strangers["another protocol"] = otherProto
+		for _, other := range protos {
+			if other == proto {
+				continue
+			}
+			stranger := newConversation(t, r, hook, f, other, local)
+			strangers["its port of "+other.String()] = stranger.first()
+		}
 		for name, in := range strangers {
 			for _, h := range allHooks {
 				got := send(t, r, h, frame(t, in), rig.Context{})

@@ -12,7 +12,7 @@ import (
 // one remote backend unless it makes another. Other tests look at each closely.
 var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 	maps.VerdictNotIP:     spoiled(etherType(0x0806)),
-	maps.VerdictNotL4:     spoiled(protocol(sctp)),
+	maps.VerdictNotL4:     spoiled(protocol(dccp)),
 	maps.VerdictMalformed: spoiled(set(0, 0x44)),
 	maps.VerdictFragment:  spoiled(fragmented(185)),
 	maps.VerdictExtHeaders: func(c *conversation) rig.Result {

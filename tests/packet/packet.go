@@ -42,8 +42,12 @@ type Spec struct {
 	DstOptions int    // that many destination option headers after it, and
 	Extensions []Extension
 
-	Flags    Flags
+	Flags    Flags // TCP
 	Seq, Ack uint32
+
+	Chunk     Chunk // SCTP: the only one
+	Reflected bool  // ... with the T bit
+	Tag       uint32
 
 	NoChecksum bool // UDP: the field is 0, "no checksum"
 	Payload    []byte
@@ -70,7 +74,7 @@ func (s Spec) IsIPv4() bool { return s.Dst.Addr().Is4() }
 // L3 is where the IP header begins in the frame of s.
 func (s Spec) L3() int { return 14 + 4*len(s.VLANs) }
 
-// L4 is where the TCP or UDP header begins.
+// L4 is where the transport header begins.
 func (s Spec) L4() int {
 	if s.IsIPv4() {
 		return s.L3() + 20 + len(s.IPOptions)
@@ -88,7 +92,7 @@ func (s Spec) Bytes() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	ls = append(ls, transport, gopacket.Payload(s.Payload))
+	ls = append(ls, transport, gopacket.Payload(s.body()))
 	frame, err := serialize(ls...)
 	if err != nil {
 		return nil, fmt.Errorf("serialize %s > %s: %w", s.Src, s.Dst, err)
@@ -187,6 +191,10 @@ func (s Spec) transport(network gopacket.NetworkLayer) (gopacket.SerializableLay
 	case maps.UDP:
 		udp := &layers.UDP{SrcPort: layers.UDPPort(s.Src.Port()), DstPort: layers.UDPPort(s.Dst.Port())}
 		return udp, udp.SetNetworkLayerForChecksum(network)
+	case maps.SCTP:
+		return &layers.SCTP{
+			SrcPort: layers.SCTPPort(s.Src.Port()), DstPort: layers.SCTPPort(s.Dst.Port()), VerificationTag: s.Tag,
+		}, nil
 	}
 	return nil, fmt.Errorf("protocol %s is not supported", s.Proto)
 }

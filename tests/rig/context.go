@@ -2,6 +2,10 @@ package rig
 
 import (
 	"encoding/binary"
+	"errors"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/ebb-lb/ebb/maps"
 )
@@ -40,4 +44,38 @@ func (c Context) Bytes(hook maps.Hook, frame int, uplink uint32) []byte {
 	binary.NativeEndian.PutUint32(b[skbGSOSegs:], c.GSOCount)
 	binary.NativeEndian.PutUint32(b[skbGSOSize:], c.GSOSize)
 	return b
+}
+
+// Flags of a test run: BPF_F_TEST_SKB_CHECKSUM_COMPLETE (include/uapi/linux/bpf.h),
+// and one that no kernel knows.
+const (
+	testSummed  = 1 << 2
+	testUnknown = 1 << 31
+)
+
+// Sums reports whether the kernel does what RunSummed asks for. Old ones refuse
+// it, or run the program as if they were not asked.
+func (r *Rig) Sums() bool {
+	frame := make([]byte, etherMin)
+	return r.runFlags(maps.HookTCIngress, frame, testSummed) == nil &&
+		errors.Is(r.runFlags(maps.HookTCIngress, frame, testUnknown), unix.EINVAL)
+}
+
+// etherMin is the least length of a frame.
+const etherMin = 60
+
+// RunSummed puts frame through a TC program as if a NIC had summed it up
+// (CHECKSUM_COMPLETE). The error is EBADMSG if the sum is not that of what the
+// program made of the frame.
+func (r *Rig) RunSummed(hook maps.Hook, frame []byte) error {
+	return r.runFlags(hook, frame, testSummed)
+}
+
+func (r *Rig) runFlags(hook maps.Hook, frame []byte, flags uint32) error {
+	return r.World.Do(func() error {
+		_, err := r.Program(hook).Run(&ebpf.RunOptions{
+			Data: pad(frame), Context: Context{}.Bytes(hook, len(frame), r.World.Uplink), Flags: flags,
+		})
+		return err
+	})
 }
