@@ -17,18 +17,23 @@ type Timeouts struct {
 	HalfClosed  time.Duration // TCP after the FIN of one side
 	Closed      time.Duration // TCP after FIN in both directions, or RST
 	HalfOpen    time.Duration // TCP handshake
+	Associated  time.Duration // SCTP
+	Associating time.Duration // SCTP handshake
 	Unreplied   time.Duration // UDP
 	Replied     time.Duration // UDP
 }
 
 // DefaultTimeouts are those of DESIGN §4 and, for half-closed flows,
-// kube-proxy's tcpCloseWaitTimeout.
+// kube-proxy's tcpCloseWaitTimeout. An association that is idle sends a heartbeat
+// every 30 s (RFC 9260, 16); netfilter's conntrack misses seven of them too.
 func DefaultTimeouts() Timeouts {
 	return Timeouts{
 		Established: 24 * time.Hour,
 		HalfClosed:  time.Hour,
 		Closed:      30 * time.Second,
 		HalfOpen:    20 * time.Second,
+		Associated:  210 * time.Second,
+		Associating: 30 * time.Second,
 		Unreplied:   30 * time.Second,
 		Replied:     180 * time.Second,
 	}
@@ -159,7 +164,7 @@ func (s *scan) halfOpen(ctx context.Context) error {
 	var over []maps.FlowKey
 	err := s.HalfOpen.Each(func(k maps.FlowKey, f maps.Flow) bool {
 		s.report.HalfOpen++
-		if s.idle(f) > s.Timeouts.HalfOpen && len(over) < maxOver {
+		if s.idle(f) > s.handshake(k) && len(over) < maxOver {
 			over = append(over, k)
 		}
 		return ctx.Err() == nil
@@ -172,7 +177,7 @@ func (s *scan) halfOpen(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !ok || s.idle(f) <= s.Timeouts.HalfOpen {
+		if !ok || s.idle(f) <= s.handshake(k) {
 			continue
 		}
 		if err := s.HalfOpen.Delete(k); err != nil {
@@ -202,8 +207,19 @@ func (s *scan) timeout(k maps.FlowKey, f maps.Flow) time.Duration {
 		return t.Unreplied
 	case f.Closed():
 		return t.Closed
+	case k.Proto == maps.SCTP:
+		return t.Associated
 	case f.Flags&(maps.FlowFIN|maps.FlowPeerFIN) != 0:
 		return t.HalfClosed
 	}
 	return t.Established
+}
+
+// handshake is how long one may be silent. INIT and COOKIE ECHO are repeated
+// after longer pauses than a SYN.
+func (s *scan) handshake(k maps.FlowKey) time.Duration {
+	if k.Proto == maps.SCTP {
+		return s.Timeouts.Associating
+	}
+	return s.Timeouts.HalfOpen
 }

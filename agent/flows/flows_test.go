@@ -126,6 +126,8 @@ func TestEachClassOfFlowHasItsTimeout(t *testing.T) {
 		{"TCP after the client's RST", maps.TCP, maps.FlowRST, maps.FlowPeerRST, d.Closed, false},
 		{"TCP after the backend's RST", maps.TCP, maps.FlowPeerRST, maps.FlowRST, d.Closed, false},
 		{"unanswered UDP", maps.UDP, 0, 0, d.Unreplied, true},
+		{"established SCTP", maps.SCTP, 0, 0, d.Associated, true},
+		{"SCTP after an ABORT or the last of a shutdown", maps.SCTP, maps.FlowRST, maps.FlowPeerRST, d.Closed, false},
 		{"answered UDP", maps.UDP, 0, maps.FlowReplied, d.Replied, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -156,9 +158,17 @@ func TestEachClassOfFlowHasItsTimeout(t *testing.T) {
 }
 
 func TestHalfOpenFlowsHaveATimeoutOfTheirOwn(t *testing.T) {
+	for proto, timeout := range map[maps.Proto]time.Duration{
+		maps.TCP: DefaultTimeouts().HalfOpen, maps.SCTP: DefaultTimeouts().Associating,
+	} {
+		t.Run(proto.String(), func(t *testing.T) { halfOpenLasts(t, proto, timeout) })
+	}
+}
+
+func halfOpenLasts(t *testing.T, proto maps.Proto, timeout time.Duration) {
+	t.Helper()
 	f := newFixture(t, 16)
-	timeout := DefaultTimeouts().HalfOpen
-	atLimit, over := newPair(maps.TCP, 1, owner, f.seen(timeout)), newPair(maps.TCP, 2, owner, f.seen(timeout+time.Second))
+	atLimit, over := newPair(proto, 1, owner, f.seen(timeout)), newPair(proto, 2, owner, f.seen(timeout+time.Second))
 	for _, p := range []pair{atLimit, over} {
 		f.put(f.fake.HalfOpen(), p.revKey, p.rev) // after the SYN there is but one half
 	}

@@ -30,8 +30,9 @@ type Protocol uint8
 
 // The protocols ebb balances.
 const (
-	TCP Protocol = 6
-	UDP Protocol = 17
+	TCP  Protocol = 6
+	UDP  Protocol = 17
+	SCTP Protocol = 132
 )
 
 // PortKey names a port within a service. The same name (also the empty one)

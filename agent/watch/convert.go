@@ -163,6 +163,8 @@ func protocol(p corev1.Protocol) (service.Protocol, bool) {
 		return service.TCP, true
 	case corev1.ProtocolUDP:
 		return service.UDP, true
+	case corev1.ProtocolSCTP:
+		return service.SCTP, true
 	}
 	return 0, false
 }

@@ -101,12 +101,12 @@ func TestConvertService(t *testing.T) {
 				s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster
 			},
 			func(*service.Service) {}},
-		{"TCP and UDP are kept, SCTP is skipped, absent is TCP, the node port is kept",
+		{"TCP, UDP and SCTP are kept and may share a port, absent is TCP, the node port is kept",
 			func(s *corev1.Service) {
 				s.Spec.Ports = []corev1.ServicePort{
 					{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53, NodePort: 30053},
 					{Name: "dns", Protocol: corev1.ProtocolTCP, Port: 53},
-					{Name: "sig", Protocol: corev1.ProtocolSCTP, Port: 36412},
+					{Name: "sig", Protocol: corev1.ProtocolSCTP, Port: 53, NodePort: 30053},
 					{Name: "plain", Port: 80},
 				}
 			},
@@ -114,6 +114,7 @@ func TestConvertService(t *testing.T) {
 				s.Ports = []service.Port{
 					{PortKey: service.PortKey{Name: "dns", Proto: service.UDP}, Port: 53, NodePort: 30053},
 					{PortKey: service.PortKey{Name: "dns", Proto: service.TCP}, Port: 53},
+					{PortKey: service.PortKey{Name: "sig", Proto: service.SCTP}, Port: 53, NodePort: 30053},
 					{PortKey: service.PortKey{Name: "plain", Proto: service.TCP}, Port: 80},
 				}
 			}},
@@ -258,18 +259,22 @@ func TestConvertSlice(t *testing.T) {
 				s.Endpoints[0].Addresses = []string{"fd00::1"}
 			},
 			func(s *service.Slice) { s.Endpoints[0] = healthy("fd00::1", "n1") }},
-		{"ports that are nil, 0, unnamed or SCTP are skipped, UDP is kept",
+		{"ports that are nil, 0, unnamed or of an unknown protocol are skipped, UDP and SCTP are kept",
 			func(s *discoveryv1.EndpointSlice) {
 				s.Ports = []discoveryv1.EndpointPort{
 					{Name: new("a")},
 					{Name: new("b"), Port: new(int32(0))},
 					{Port: new(int32(80))},
-					{Name: new("c"), Port: new(int32(80)), Protocol: new(corev1.ProtocolSCTP)},
+					{Name: new("c"), Port: new(int32(80)), Protocol: new(corev1.Protocol("DCCP"))},
 					{Name: new(""), Port: new(int32(53)), Protocol: new(corev1.ProtocolUDP)},
+					{Name: new("d"), Port: new(int32(53)), Protocol: new(corev1.ProtocolSCTP)},
 				}
 			},
 			func(s *service.Slice) {
-				s.Ports = []service.SlicePort{{PortKey: service.PortKey{Proto: service.UDP}, Port: 53}}
+				s.Ports = []service.SlicePort{
+					{PortKey: service.PortKey{Proto: service.UDP}, Port: 53},
+					{PortKey: service.PortKey{Name: "d", Proto: service.SCTP}, Port: 53},
+				}
 			}},
 		{"FQDN slices are ignored",
 			func(s *discoveryv1.EndpointSlice) { s.AddressType = discoveryv1.AddressTypeFQDN }, nil},
