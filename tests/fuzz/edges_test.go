@@ -16,6 +16,9 @@ func edges(tb testing.TB) [][]byte {
 	w := newWorld()
 	var all [][]byte
 	for _, d := range dialogues() {
+		if d.proto == maps.SCTP {
+			continue // a CRC has no edges
+		}
 		for _, reply := range []bool{false, true} {
 			hook := maps.HookTCIngress
 			if reply && !d.remote {
@@ -57,8 +60,9 @@ func raise(frame []byte, at int, from, to uint16) {
 
 func TestEdgesAreWhereTheyShouldBe(t *testing.T) {
 	w := newWorld()
+	summed := []maps.Proto{maps.TCP, maps.UDP}
 	seen := make(map[maps.Proto]map[uint16]int)
-	for _, proto := range protos {
+	for _, proto := range summed {
 		seen[proto] = make(map[uint16]int)
 	}
 	for _, frame := range edges(t) {
@@ -69,7 +73,7 @@ func TestEdgesAreWhereTheyShouldBe(t *testing.T) {
 			}
 		}
 	}
-	for _, proto := range protos {
+	for _, proto := range summed {
 		for _, sum := range edgeSums() {
 			if sum == 0 && proto == maps.UDP {
 				sum = 0xffff

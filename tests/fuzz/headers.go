@@ -3,8 +3,10 @@ package fuzz
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/ebb-lb/ebb/maps"
+	"github.com/ebb-lb/ebb/tests/packet"
 )
 
 // What is followed before a packet is left alone.
@@ -20,6 +22,7 @@ const (
 	ipv6Len  = 40
 	tcpLen   = 20
 	udpLen   = 8
+	sctpLen  = 16 // with the head of a chunk
 )
 
 // Numbers of protocols and extension headers (IANA "Protocol Numbers").
@@ -32,6 +35,12 @@ const (
 	destination = 60
 )
 
+// Types of chunks (RFC 9260, 3.2).
+const (
+	initChunk    = 1
+	initAckChunk = 2
+)
+
 // headers is where things stand in a frame that was understood.
 type headers struct {
 	key   maps.FlowKey
@@ -40,7 +49,7 @@ type headers struct {
 	l3    int // offsets in the frame
 	l4    int
 	total int  // layer 3 bytes, as the header says; the frame may have more or fewer
-	flags byte // of TCP
+	flags byte // of TCP; of SCTP the one that means the same
 	first bool // the first fragment of a datagram is taken for a packet
 }
 
@@ -174,7 +183,7 @@ func extensions(ip []byte) (next byte, at int, v maps.Verdict) {
 }
 
 func balanced(proto byte) bool {
-	return maps.Proto(proto) == maps.TCP || maps.Proto(proto) == maps.UDP
+	return slices.Contains([]maps.Proto{maps.TCP, maps.UDP, maps.SCTP}, maps.Proto(proto))
 }
 
 func (p *headers) addresses(src, dst []byte) {
@@ -184,10 +193,7 @@ func (p *headers) addresses(src, dst []byte) {
 }
 
 func (p *headers) transport(frame []byte, proto maps.Proto) maps.Verdict {
-	need := udpLen
-	if proto == maps.TCP {
-		need = tcpLen
-	}
+	need := map[maps.Proto]int{maps.TCP: tcpLen, maps.UDP: udpLen, maps.SCTP: sctpLen}[proto]
 	if len(frame) < p.l4+need || p.l3+p.total < p.l4+need {
 		return maps.VerdictMalformed
 	}
@@ -195,8 +201,13 @@ func (p *headers) transport(frame []byte, proto maps.Proto) maps.Verdict {
 	p.key.Proto = proto
 	p.key.Src = netip.AddrPortFrom(p.key.Src.Addr(), binary.BigEndian.Uint16(l4))
 	p.key.Dst = netip.AddrPortFrom(p.key.Dst.Addr(), binary.BigEndian.Uint16(l4[2:]))
-	if proto == maps.TCP {
+	switch {
+	case proto == maps.TCP:
 		p.flags = l4[13]
+	case proto == maps.SCTP && l4[12] == initChunk && binary.BigEndian.Uint32(l4[4:]) == 0:
+		p.flags = byte(packet.SYN)
+	case proto == maps.SCTP && l4[12] == initAckChunk:
+		p.flags = byte(packet.SYN | packet.ACK)
 	}
 	return maps.VerdictNone
 }
@@ -209,10 +220,7 @@ func (p *headers) ttl() int {
 	return p.l3 + 7
 }
 
-// check is where the checksum of TCP or UDP stands.
+// check is where the checksum of the transport header stands.
 func (p *headers) check() int {
-	if p.key.Proto == maps.TCP {
-		return p.l4 + 16
-	}
-	return p.l4 + 6
+	return p.l4 + map[maps.Proto]int{maps.TCP: 16, maps.UDP: 6, maps.SCTP: 8}[p.key.Proto]
 }

@@ -140,8 +140,14 @@ func setChecksum(r *rand.Rand, b []byte, p *headers) []byte {
 }
 
 func setFlags(r *rand.Rand, b []byte, p *headers) []byte {
-	if p.key.Proto == maps.TCP {
+	switch p.key.Proto {
+	case maps.TCP:
 		b[p.l4+13] = byte(r.Uint32())
+	case maps.SCTP: // a chunk, its flags, at times no tag
+		b[p.l4+12], b[p.l4+13] = byte(r.IntN(16)), byte(r.Uint32())
+		if r.IntN(2) == 0 {
+			copy(b[p.l4+4:], []byte{0, 0, 0, 0})
+		}
 	}
 	return b
 }
@@ -150,7 +156,7 @@ func setFragment(r *rand.Rand, b []byte, p *headers) []byte {
 	if p.v4 {
 		binary.BigEndian.PutUint16(b[p.l3+6:], pick(r, []uint16{0x2000, 0x4000, 0x2001, 1, number(r)}))
 	} else {
-		b[p.l3+6] = byte(pick(r, []int{hopByHop, routing, fragment, destination, icmp6, int(maps.TCP), int(maps.UDP)}))
+		b[p.l3+6] = byte(pick(r, []int{hopByHop, routing, fragment, destination, icmp6, int(maps.TCP), int(maps.UDP), int(maps.SCTP)}))
 	}
 	return b
 }
@@ -197,6 +203,10 @@ func (p *headers) grow(b []byte, at, n int) []byte {
 func repair(_ *rand.Rand, b []byte, p *headers) []byte {
 	if p.v4 {
 		settle(b, p.l3+10, 0, p.network)
+	}
+	if p.key.Proto == maps.SCTP {
+		binary.LittleEndian.PutUint32(b[p.check():], p.association(b))
+		return b
 	}
 	settle(b, p.check(), 0, p.segment)
 	return b

@@ -104,6 +104,7 @@ func wrong(tb testing.TB, d dialogue) [][]byte {
 		func(b []byte) { b[p.l3+7] = 1 },        // of IPv4: the last one
 		func(b []byte) { b[p.check()]++ },
 		func(b []byte) { b[p.check()], b[p.check()+1] = 0xff, 0xff },
+		func(b []byte) { copy(b[p.check():], []byte{0, 0, 0, 0}) }, // of TCP: and of the urgent pointer
 		func(b []byte) { b[p.l3+6], b[p.l4] = routing, byte(d.proto) },
 		func(b []byte) { b[p.l3+9], b[p.l3+6] = icmp4, icmp6 },
 		func(b []byte) { b[12], b[13] = 8, 6 }, // ARP
@@ -113,7 +114,7 @@ func wrong(tb testing.TB, d dialogue) [][]byte {
 		edit(b)
 		all = append(all, b)
 	}
-	for _, end := range []int{p.l3 + 1, p.l4 - 1, p.l4 + udpLen - 1, p.l4 + udpLen, p.l4 + tcpLen} {
+	for _, end := range []int{p.l3 + 1, p.l4 - 1, p.l4 + udpLen - 1, p.l4 + udpLen, p.l4 + sctpLen - 1, p.l4 + sctpLen, p.l4 + tcpLen} {
 		all = append(all, plain[:min(end, len(plain))])
 	}
 	return append(all, append(slices.Clone(plain), make([]byte, 20)...))

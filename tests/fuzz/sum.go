@@ -2,6 +2,7 @@ package fuzz
 
 import (
 	"encoding/binary"
+	"hash/crc32"
 
 	"github.com/ebb-lb/ebb/maps"
 )
@@ -35,6 +36,22 @@ func (p *headers) segment(frame []byte) uint32 {
 	end := min(len(frame), p.l3+p.total)
 	pseudo := remainder(frame[from:to]) + uint32(length) + uint32(p.key.Proto)
 	return (pseudo + remainder(frame[p.l4:end])) % 0xffff
+}
+
+// association is the checksum of an SCTP packet (RFC 9260, appendix A) as long as
+// its IP header says. What a shorter frame lacks counts as zeros.
+func (p *headers) association(frame []byte) uint32 {
+	segment := make([]byte, p.l3+p.total-p.l4)
+	copy(segment, frame[p.l4:])
+	copy(segment[p.check()-p.l4:], []byte{0, 0, 0, 0})
+	return crc32.Checksum(segment, crc32.MakeTable(crc32.Castagnoli))
+}
+
+// settleAssociation writes the checksum of an SCTP packet that became frame, was
+// before: a right one is right again, a wrong one by as much wrong.
+func (p *headers) settleAssociation(frame, before []byte) {
+	wrong := binary.LittleEndian.Uint32(before[p.check():]) ^ p.association(before)
+	binary.LittleEndian.PutUint32(frame[p.check():], p.association(frame)^wrong)
 }
 
 // settle writes the checksum at, so that sum becomes want: a right checksum

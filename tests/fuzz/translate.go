@@ -100,7 +100,7 @@ func begin(p *headers, w *World) (maps.Flow, maps.Verdict) {
 		return maps.Flow{}, maps.VerdictNoBackend
 	case b.Local:
 		return maps.Flow{Src: p.key.Src, Dst: b.Addr}, maps.VerdictNone
-	case p.key.Proto == maps.TCP && packet.Flags(p.flags)&packet.SYN == 0:
+	case p.key.Proto != maps.UDP && packet.Flags(p.flags)&packet.SYN == 0:
 		return maps.Flow{}, maps.VerdictNoFlow // which port was it?
 	}
 	return maps.Flow{Src: netip.AddrPortFrom(w.node(p), 0), Dst: b.Addr, Flags: maps.FlowRemote}, maps.VerdictNone
@@ -182,6 +182,10 @@ func rewrite(frame []byte, p *headers, f maps.Flow) []byte {
 	binary.BigEndian.PutUint16(out[p.l4+2:], f.Dst.Port())
 	if p.v4 {
 		settle(out, p.l3+10, p.network(frame), p.network)
+	}
+	if p.key.Proto == maps.SCTP {
+		p.settleAssociation(out, frame)
+		return out
 	}
 	check := binary.BigEndian.Uint16(frame[p.check():])
 	if p.key.Proto == maps.UDP && check == 0 {

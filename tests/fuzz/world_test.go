@@ -34,7 +34,7 @@ func families() []family {
 	}
 }
 
-var protos = [...]maps.Proto{maps.TCP, maps.UDP}
+var protos = [...]maps.Proto{maps.TCP, maps.UDP, maps.SCTP}
 
 // dialogue is one connection of the fixed world.
 type dialogue struct {
@@ -47,7 +47,7 @@ type dialogue struct {
 }
 
 // dialogues are all connections of the world: established ones, and of TCP
-// answered ones, to a local and a remote backend.
+// and SCTP answered ones, to a local and a remote backend.
 func dialogues() []dialogue {
 	var all []dialogue
 	for _, f := range families() {
@@ -177,5 +177,26 @@ func (d dialogue) spec(reply bool, flags packet.Flags) packet.Spec {
 	if reply {
 		s.Src, s.Dst = d.backend, d.source
 	}
+	if d.proto == maps.SCTP {
+		s.Flags, s.Chunk, s.Tag = 0, chunk(flags), 1+uint32(d.client.Port())
+		if s.Chunk == packet.Init {
+			s.Tag = 0
+		}
+	}
 	return s
+}
+
+// chunk is what SCTP says where TCP has flags.
+func chunk(flags packet.Flags) packet.Chunk {
+	switch {
+	case flags == packet.SYN:
+		return packet.Init
+	case flags&packet.SYN != 0:
+		return packet.InitAck
+	case flags&packet.RST != 0:
+		return packet.Abort
+	case flags&packet.FIN != 0:
+		return packet.ShutdownComplete
+	}
+	return packet.Data
 }
