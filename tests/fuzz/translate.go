@@ -73,8 +73,8 @@ func Translate(frame []byte, hook maps.Hook, w *World) Expectation {
 // ones nothing is known: each frame is the first that comes.
 func (w *World) first(frame []byte, hook maps.Hook) (headers, bool) {
 	p, v := parseFirst(frame)
-	if v != maps.VerdictNone {
-		return p, false
+	if v != maps.VerdictNone || p.key.Proto == maps.SCTP {
+		return p, false // a checksum of SCTP needs the whole
 	}
 	if f, known := w.flow(&p); known {
 		return p, actsAt(f, hook)
