@@ -29,7 +29,7 @@ static __always_inline __u32 crc32c_multiply(__u32 a, __u32 b)
  */
 __noinline __u32 crc32c_change(__u32 bits, __u32 bytes)
 {
-	for (int k = 0; k < 4; k++)
+	for (int k = 0; k < 4 && bytes >> (4 * k); k++)
 		bits = crc32c_multiply(bits, crc32c_powers[k][bytes >> (4 * k) & 15]);
 	return bits;
 }

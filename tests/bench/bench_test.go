@@ -154,7 +154,7 @@ func addServices(b *testing.B, r *rig.Rig) {
 	}
 	r.AddService(b, maps.Frontend{Addr: vip[true].Addr(), Port: 82, Proto: maps.TCP}, crowd...)
 	for _, v4 := range []bool{true, false} {
-		for _, proto := range []maps.Proto{maps.TCP, maps.UDP} {
+		for _, proto := range []maps.Proto{maps.TCP, maps.UDP, maps.SCTP} {
 			for _, x := range []struct {
 				port    uint16
 				backend maps.Backend
@@ -206,6 +206,7 @@ func (s *suite) ours() []*measure {
 		rows = append(rows,
 			s.established(hook, false, maps.TCP, 10_000, "floor/ideal-nat/10k"),
 			s.established(hook, true, maps.UDP, 10_000, "floor/ideal-nat/10k"),
+			s.established(hook, true, maps.SCTP, 10_000, "floor/ideal-nat/10k"),
 			s.newFlow(hook, 81, "local"), s.newFlow(hook, 82, "remote"), s.notService(hook),
 		)
 	}
