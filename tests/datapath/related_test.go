@@ -108,7 +108,7 @@ func TestAnErrorAboutNoFlowPassesUntouched(t *testing.T) {
 			"another port of the client":      func(x *exchange) { x.quoted.Src = withPort(x.quoted.Src, 81) },
 			"another backend":                 func(x *exchange) { x.quoted.Dst = withAddr(x.quoted.Dst, x.quoted.Dst.Addr().Next()) },
 			"a packet before its translation": func(x *exchange) { x.quoted = x.known },
-			"another protocol":                func(x *exchange) { x.quoted.Proto = maps.TCP + maps.UDP - proto },
+			"another protocol":                func(x *exchange) { x.quoted.Proto = another(proto) },
 			"to somebody else":                func(x *exchange) { x.in.Dst = withAddr(x.in.Dst, x.in.Dst.Addr().Next()) },
 		}
 		for name, change := range strangers {
@@ -118,6 +118,13 @@ func TestAnErrorAboutNoFlowPassesUntouched(t *testing.T) {
 			c.disregard(name, x.hook, in)
 		}
 	})
+}
+
+func another(proto maps.Proto) maps.Proto {
+	if proto == maps.TCP {
+		return maps.UDP
+	}
+	return maps.TCP
 }
 
 // It goes where the packets of the flow go that have its direction.

@@ -29,6 +29,11 @@ var protos = []maps.Proto{maps.TCP, maps.UDP, maps.SCTP}
 // everyCase is everyPlace for all protocols.
 func everyCase(t *testing.T, r *rig.Rig, fn func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool)) {
 	t.Helper()
+	everyCaseOf(t, r, protos, fn)
+}
+
+func everyCaseOf(t *testing.T, r *rig.Rig, protos []maps.Proto, fn func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool)) {
+	t.Helper()
 	for _, proto := range protos {
 		t.Run(proto.String(), func(t *testing.T) {
 			everyPlace(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
