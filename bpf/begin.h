@@ -65,6 +65,28 @@ struct beginning {
 	__u32 verdict;
 };
 
+/*
+ * The rest of it at a pod's link. The pod's address leads back to its link from
+ * everywhere, so only a pod that reaches itself needs another source: the
+ * address it dialled, which it answers through its link.
+ */
+static __always_inline bool begin_at_pod(const struct segment *s, const struct backend *b,
+					 struct flow *f)
+{
+	f->flags = b->flags & BACKEND_LOCAL ? FLOW_POD : FLOW_POD | FLOW_REMOTE;
+	if (addr_equal(&b->addr, &s->key.src)) {
+		f->flags |= FLOW_HAIRPIN;
+		f->src = s->key.dst;
+	}
+	return true;
+}
+
+/* Whether a flow has a source port of ours from the beginning: its address is shared by all. */
+static __always_inline bool begin_lends_port(const struct flow *f)
+{
+	return (f->flags & (FLOW_REMOTE | FLOW_POD)) == FLOW_REMOTE;
+}
+
 /* Fill in everything of the forward half but the source port. */
 static __always_inline bool begin_prepare(const struct segment *s, const struct backend *b,
 					  struct flow *f)
@@ -77,6 +99,8 @@ static __always_inline bool begin_prepare(const struct segment *s, const struct 
 	f->dport = b->port;
 	f->generation = b->generation;
 	f->seen = now_tick();
+	if (s->pod)
+		return begin_at_pod(s, b, f);
 	if (b->flags & BACKEND_LOCAL)
 		return true;
 	rt = bpf_map_lookup_elem(&runtime, &zero);
@@ -101,7 +125,7 @@ static __always_inline __be16 claim_port(const struct beginning *bg, __u32 i)
 {
 	__u32 range = cfg_snat_max - cfg_snat_min + 1;
 
-	if (!i && !(bg->forward->flags & FLOW_REMOTE))
+	if (!i && !begin_lends_port(bg->forward))
 		return bg->key->sport;
 	return bpf_htons(cfg_snat_min + (bg->hash + i) % range);
 }
@@ -232,8 +256,11 @@ static __always_inline enum verdict begin_with_backend(const struct segment *s,
 			return VERDICT_NONE;
 		if (!allowed)
 			return VERDICT_SOURCE_RANGE;
-		/* Only where the client's own port reaches the backend can it go on. */
-		if (room->forward.flags & FLOW_REMOTE)
+		/*
+		 * Only where the client's own port reaches the backend can it go on. (A pod
+		 * would not be asked for answers to itself, see core_answers().)
+		 */
+		if (begin_lends_port(&room->forward) || room->forward.flags & FLOW_HAIRPIN)
 			return cfg_unknown_flow_drop ? VERDICT_NO_FLOW : VERDICT_NOT_SERVICE;
 	} else if (s->key.proto != IPPROTO_UDP && !(hash & LATENCY_SAMPLE)) {
 		room->reverse.value.since = bpf_ktime_get_ns();
@@ -260,7 +287,7 @@ __noinline int begin_flow(const struct segment *s, const struct frontend *fe)
 		return VERDICT_SOURCE_RANGE;
 	__builtin_memset(&room->forward, 0, sizeof(room->forward));
 	hash = flow_hash(&room->key);
-	b = select_backend(fe, &room->key, hash, &room->forward.backend);
+	b = select_backend(fe, &room->key, s->pod, hash, &room->forward.backend);
 	if (!b)
 		return select_verdict(fe);
 	v = begin_with_backend(s, b, hash, allowed, room);

@@ -66,7 +66,8 @@ static __always_inline void flow_mirror_key(const struct flow *f, __u8 proto, st
 
 static __always_inline __u32 flags_mirror(__u32 flags)
 {
-	__u32 out = (flags & FLOW_REMOTE) | ((flags & FLOW_REVERSE) ^ FLOW_REVERSE);
+	__u32 out = (flags & (FLOW_REMOTE | FLOW_POD | FLOW_HAIRPIN)) |
+		    ((flags & FLOW_REVERSE) ^ FLOW_REVERSE);
 
 	if (flags & FLOW_FIN)
 		out |= FLOW_PEER_FIN;

@@ -26,11 +26,56 @@ static __always_inline enum verdict flow_verdict(const struct flow *f)
 	return f->flags & FLOW_REMOTE ? VERDICT_TO_REMOTE : VERDICT_TO_LOCAL;
 }
 
-/* A flow's entry acts where its client is: replies of local backends leave by an uplink, all else
- * arrives. */
-static __always_inline bool flow_at_hook(const struct flow *f, bool egress)
+/* Whether ebb sends its packets on itself. */
+static __always_inline bool flow_routed(const struct flow *f)
 {
-	return ((f->flags & (FLOW_REVERSE | FLOW_REMOTE)) == FLOW_REVERSE) == egress;
+	return (f->flags & (FLOW_REMOTE | FLOW_POD)) == FLOW_REMOTE;
+}
+
+static __always_inline bool hook_is_pod(enum hook hook)
+{
+	return hook == HOOK_POD_INGRESS || hook == HOOK_POD_EGRESS;
+}
+
+static __always_inline bool hook_is_egress(enum hook hook)
+{
+	return hook == HOOK_TC_EGRESS || hook == HOOK_POD_EGRESS;
+}
+
+/*
+ * A flow's entry acts where its client is, and nowhere else on the packet's
+ * way: several devices of a node see it, and between them it is one between
+ * client and pod. Client c, frontend v, backend b; "to" is the entry's key:
+ *
+ *	client, backend       entry      acts at       is met, and passed, at
+ *	external, local       c to v     uplink in
+ *	                      b to c     uplink out    b's link in
+ *	external, elsewhere   c to v     uplink in
+ *	                      b to node  uplink in
+ *	pod, local            c to v     c's link in
+ *	                      b to c     c's link out  b's link in
+ *	pod, elsewhere        c to v     c's link in
+ *	                      b to c     c's link out  uplink in
+ *	pod, itself           c to v     c's link in
+ *	                      b to v     c's link in
+ *
+ * What is translated already is under no key: c to b at b's link or at the
+ * uplink, v to c at c's link, v to b on its way back to the pod.
+ */
+static __always_inline bool flow_at_hook(const struct flow *f, enum hook hook)
+{
+	__u32 where;
+
+	if (hook_is_pod(hook)) {
+		where = f->flags & (FLOW_REVERSE | FLOW_HAIRPIN | FLOW_POD);
+		if (hook_is_egress(hook))
+			return where == (FLOW_REVERSE | FLOW_POD);
+		return where & FLOW_POD && where != (FLOW_REVERSE | FLOW_POD);
+	}
+	where = f->flags & (FLOW_REVERSE | FLOW_REMOTE | FLOW_POD);
+	if (hook_is_egress(hook))
+		return where == FLOW_REVERSE;
+	return where != FLOW_REVERSE && !(where & FLOW_POD);
 }
 
 /* An established packet. VERDICT_NONE: not so, it begins a new flow. */
@@ -115,17 +160,29 @@ static __always_inline bool to_snat(const struct packet *p)
 	return rt && addr_equal(&p->seg.key.dst, p->seg.v4 ? &rt->snat4 : &rt->snat6);
 }
 
-/* A packet that belongs to no flow, arriving at an uplink. */
-static __always_inline enum verdict core_miss(struct packet *p, struct outcome *o)
+/* Whether a TCP packet that arrives may be an answer in a handshake under way. */
+static __always_inline bool core_answers(const struct packet *p, enum hook hook)
+{
+	__u8 flags = p->seg.tcp_flags;
+
+	/* Of a pod only to itself, and that is not worth a question for each of its packets. */
+	if (hook_is_pod(hook))
+		return flags & TCP_RST || (flags & TCP_SYN && flags & TCP_ACK);
+	return to_snat(p);
+}
+
+/* A packet that belongs to no flow, arriving. */
+static __always_inline enum verdict core_miss(struct packet *p, struct outcome *o, enum hook hook)
 {
 	struct halves *room = halves_room();
 	struct frontend *fe;
 	struct half_flow *h;
 	enum verdict v;
 
-	if (p->seg.key.proto != IPPROTO_UDP && to_snat(p)) {
+	p->seg.pod = hook_is_pod(hook);
+	if (p->seg.key.proto != IPPROTO_UDP && core_answers(p, hook)) {
 		h = bpf_map_lookup_elem(&half_open, &p->seg.key);
-		if (h && h->flow.flags & FLOW_REVERSE)
+		if (h && h->flow.flags & FLOW_REVERSE && flow_at_hook(&h->flow, hook))
 			return core_answer(p, h, o);
 	}
 	fe = frontend_lookup(&p->seg.key);
@@ -143,29 +200,30 @@ static __always_inline enum verdict core_miss(struct packet *p, struct outcome *
 	return v == VERDICT_NONE ? core_fresh(room, o) : v;
 }
 
-static __always_inline enum verdict core_ingress(struct packet *p, struct outcome *o)
+static __always_inline enum verdict core_ingress(struct packet *p, struct outcome *o,
+						 enum hook hook)
 {
 	struct flow *f = bpf_map_lookup_elem(&flows, &p->seg.key);
 	enum verdict v;
 
 	if (f) {
-		if (!flow_at_hook(f, false))
+		if (!flow_at_hook(f, hook))
 			return VERDICT_NOT_SERVICE;
 		v = core_hit(p, f, o);
 		if (v != VERDICT_NONE)
 			return v;
 	}
-	return core_miss(p, o);
+	return core_miss(p, o, hook);
 }
 
-static __always_inline enum verdict core_egress(struct packet *p, struct outcome *o)
+static __always_inline enum verdict core_egress(struct packet *p, struct outcome *o, enum hook hook)
 {
 	struct flow *f = bpf_map_lookup_elem(&flows, &p->seg.key);
 	struct half_flow *h;
 	enum verdict v;
 
 	if (f) {
-		if (!flow_at_hook(f, true))
+		if (!flow_at_hook(f, hook))
 			return VERDICT_NOT_SERVICE;
 		v = core_hit(p, f, o);
 		return v == VERDICT_NONE ? VERDICT_NOT_SERVICE : v;
@@ -173,7 +231,7 @@ static __always_inline enum verdict core_egress(struct packet *p, struct outcome
 	if (p->seg.key.proto == IPPROTO_UDP)
 		return VERDICT_NOT_SERVICE;
 	h = bpf_map_lookup_elem(&half_open, &p->seg.key);
-	if (!h || !flow_at_hook(&h->flow, true))
+	if (!h || !flow_at_hook(&h->flow, hook))
 		return VERDICT_NOT_SERVICE;
 	return core_answer(p, h, o);
 }

@@ -323,25 +323,39 @@ static __always_inline int tc_rare(struct __sk_buff *skb, enum hook hook, const 
 	return v == VERDICT_NOT_L4 && tc_is_icmp(p) ? related(skb, hook, p->l3_off) : RARE_NONE;
 }
 
+/*
+ * Parse the packet, or have it dealt with otherwise: then what is returned is
+ * the action, and its verdict is counted. RARE_NONE: *v is what is known of p.
+ */
+static __always_inline int tc_receive(struct __sk_buff *skb, enum hook hook, struct packet *p,
+				      enum verdict *v)
+{
+	int rare;
+
+	*v = tc_parse(skb, hook, p);
+	if (*v == VERDICT_NONE)
+		return RARE_NONE;
+	rare = tc_rare(skb, hook, p, *v);
+	if (rare != RARE_FIRST)
+		return rare;
+	*v = parse_first((void *)(long)skb->data, (void *)(long)skb->data_end, p);
+	return RARE_NONE;
+}
+
 static __always_inline int tc_handle(struct __sk_buff *skb, enum hook hook)
 {
 	int action = TC_NEXT;
 	struct outcome o;
 	struct packet p;
 	enum verdict v;
+	int rare;
 
 	core_init(&o);
-	v = tc_parse(skb, hook, &p);
-	if (v != VERDICT_NONE) {
-		int rare = tc_rare(skb, hook, &p, v);
-
-		if (rare == RARE_FIRST)
-			v = parse_first((void *)(long)skb->data, (void *)(long)skb->data_end, &p);
-		else if (rare != RARE_NONE)
-			return rare;
-	}
+	rare = tc_receive(skb, hook, &p, &v);
+	if (rare != RARE_NONE)
+		return rare;
 	if (v == VERDICT_NONE) {
-		v = hook == HOOK_TC_EGRESS ? core_egress(&p, &o) : core_ingress(&p, &o);
+		v = hook == HOOK_TC_EGRESS ? core_egress(&p, &o, hook) : core_ingress(&p, &o, hook);
 		if (core_translates(&o, v))
 			action = tc_translate(skb, &p, &o, &v);
 		else if (!verdict_passes(v))

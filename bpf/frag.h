@@ -46,18 +46,18 @@ static __always_inline __u32 fragment_owner(const struct rare_room *room)
 }
 
 /* Whether the ports may be wanted again. Those of others would only take the room. */
-static __always_inline bool fragment_concerns(const struct rare_room *room, bool egress)
+static __always_inline bool fragment_concerns(const struct rare_room *room, enum hook hook)
 {
 	struct flow *f = rare_flow(&room->key);
 
 	if (f)
-		return flow_at_hook(f, egress);
-	return !egress && (frontend_lookup(&room->key) || fragment_owner(room));
+		return flow_at_hook(f, hook);
+	return !hook_is_egress(hook) && (frontend_lookup(&room->key) || fragment_owner(room));
 }
 
 /* Remember the ports. An identification that is used again means the newer datagram. */
 static __always_inline int fragment_first(struct __sk_buff *skb, struct rare_room *room,
-					  bool egress)
+					  enum hook hook)
 {
 	const struct rare_ip *ip = &room->ip;
 	__u32 header = ip->proto == IPPROTO_TCP ? sizeof(struct tcp_hdr) : sizeof(struct udp_hdr);
@@ -68,7 +68,7 @@ static __always_inline int fragment_first(struct __sk_buff *skb, struct rare_roo
 		return RARE_NONE;
 	room->key.sport = ports[0];
 	room->key.dport = ports[1];
-	if (!fragment_concerns(room, egress))
+	if (!fragment_concerns(room, hook))
 		return RARE_NONE;
 	if (!ip->more)
 		return RARE_FIRST;
@@ -93,7 +93,7 @@ static __always_inline bool fragment_recall(struct rare_room *room)
 static __always_inline int fragment_translate(struct __sk_buff *skb, struct rare_room *room,
 					      const struct flow *f, enum verdict *v)
 {
-	bool local = !(f->flags & FLOW_REMOTE);
+	bool local = !flow_routed(f);
 	enum verdict want = flow_verdict(f);
 	struct outcome o = {.counts = flow_counts(f)};
 
@@ -109,7 +109,7 @@ static __always_inline int fragment_translate(struct __sk_buff *skb, struct rare
 		return TC_DROP;
 	}
 	rare_settle(skb, &room->ip, &room->to);
-	return local ? TC_NEXT : rare_send(skb, !room->ip.l3_off);
+	return local ? rare_pass(skb, f) : rare_send(skb, !room->ip.l3_off);
 }
 
 /*
@@ -129,14 +129,14 @@ static __always_inline bool fragment_stray(const struct rare_room *room, bool re
 }
 
 static __always_inline int fragment_later(struct __sk_buff *skb, struct rare_room *room,
-					  bool egress, enum verdict *v)
+					  enum hook hook, enum verdict *v)
 {
 	bool recalled = fragment_recall(room);
 	struct flow *f = recalled ? rare_flow(&room->key) : NULL;
 
-	if (f && flow_at_hook(f, egress))
+	if (f && flow_at_hook(f, hook))
 		return fragment_translate(skb, room, f, v);
-	if (f || egress || !fragment_stray(room, recalled))
+	if (f || hook_is_egress(hook) || !fragment_stray(room, recalled))
 		return RARE_NONE;
 	*v = VERDICT_FRAGMENT_UNKNOWN;
 	return TC_DROP;
@@ -146,15 +146,14 @@ static __always_inline int fragment_later(struct __sk_buff *skb, struct rare_roo
 __noinline int fragment(struct __sk_buff *skb, __u32 hook, __u32 l3_off)
 {
 	struct rare_room *room = rare_space();
-	bool egress = hook == HOOK_TC_EGRESS;
 	enum verdict v = VERDICT_FRAGMENT;
 	int action;
 
 	if (!room || !fragment_parse(skb, l3_off, room))
 		return RARE_NONE;
 	if (!room->ip.offset)
-		return fragment_first(skb, room, egress);
-	action = fragment_later(skb, room, egress, &v);
+		return fragment_first(skb, room, hook);
+	action = fragment_later(skb, room, hook, &v);
 	if (action != RARE_NONE)
 		count_verdict(hook, v);
 	return action;

@@ -7,4 +7,5 @@ package bpf
 //go:generate go tool bpf2go -tags linux -target bpfel -type ip_addr -type flow_key -type flow -type half_flow -type frontend_key -type frontend -type table -type service_port -type backend -type backend_counts -type runtime_values -type device -type source_range_key -type pod_cidr_key -type service_cidr_key -type fragment_key -type fragment_ports -type socket_key -type socket_peer -type socket_way -type address_flag -type affinity_key -type affinity_value -type verdict -type hook -type flow_flag -type route_flag -type backend_state -type backend_flag -type frontend_flag -type device_flag Layout layout.c -- -Iinclude
 //go:generate go tool bpf2go -tags linux -target bpfel -no-global-types XDP xdp.c -- -Iinclude
 //go:generate go tool bpf2go -tags linux -target bpfel -no-global-types TC tc.c -- -Iinclude
+//go:generate go tool bpf2go -tags linux -target bpfel -no-global-types Pod pod.c -- -Iinclude
 //go:generate go tool bpf2go -tags linux -target bpfel -type clock_reading Clock clock.c -- -Iinclude

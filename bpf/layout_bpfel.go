@@ -116,6 +116,8 @@ const (
 	LayoutFlowFlagFLOW_PEER_RST LayoutFlowFlag = 32
 	LayoutFlowFlagFLOW_CLOSED   LayoutFlowFlag = 64
 	LayoutFlowFlagFLOW_REPLIED  LayoutFlowFlag = 128
+	LayoutFlowFlagFLOW_POD      LayoutFlowFlag = 256
+	LayoutFlowFlagFLOW_HAIRPIN  LayoutFlowFlag = 512
 )
 
 type LayoutFlowKey struct {

@@ -22,7 +22,7 @@ struct segment {
 	__u8 tcp_flags; /* SCTP: the same in its own words, see parse_sctp(); UDP: 0 */
 	__u8 v4;
 	__u8 reflected; /* SCTP: the tag is that of the other direction */
-	__u8 pad;
+	__u8 pod;       /* its sender is a pod of this node: it came in by a pod's link */
 };
 
 struct packet {

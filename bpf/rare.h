@@ -280,4 +280,19 @@ static __always_inline int rare_send(struct __sk_buff *skb, bool bare)
 	return fib ? tc_send_neigh(skb, bare, fib) : TC_DROP;
 }
 
+/* To the stack; or, where a pod talks to itself, back to it. */
+static __always_inline int rare_pass(struct __sk_buff *skb, const struct flow *f)
+{
+	struct eth_hdr eth;
+
+	if (!(f->flags & FLOW_HAIRPIN))
+		return TC_NEXT;
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+		return TC_DROP;
+	eth_turn(&eth);
+	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0))
+		return TC_DROP;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
 #endif

@@ -110,9 +110,9 @@ static __always_inline long related_quote(struct __sk_buff *skb, struct rare_roo
  */
 static __always_inline void related_addrs(struct rare_room *room, const struct flow *f)
 {
-	room->to.src = f->flags & (FLOW_REVERSE | FLOW_REMOTE) ? f->src : room->ip.src;
+	room->to.src = f->flags & FLOW_REVERSE || flow_routed(f) ? f->src : room->ip.src;
 	room->to.dst = f->dst;
-	room->to.hops = f->flags & FLOW_REMOTE ? 1 : 0;
+	room->to.hops = flow_routed(f) ? 1 : 0;
 }
 
 /* The outer header, and in ICMPv6 the checksum, which covers its addresses. */
@@ -134,7 +134,7 @@ static __always_inline long related_header(struct __sk_buff *skb, struct rare_ro
 static __always_inline int related_translate(struct __sk_buff *skb, struct rare_room *room,
 					     const struct flow *f, enum verdict *v)
 {
-	bool local = !(f->flags & FLOW_REMOTE);
+	bool local = !flow_routed(f);
 
 	if (!local) {
 		related_addrs(room, f);
@@ -146,7 +146,7 @@ static __always_inline int related_translate(struct __sk_buff *skb, struct rare_
 		*v = VERDICT_REWRITE_FAILED;
 		return TC_DROP;
 	}
-	return local ? TC_NEXT : rare_send(skb, !room->ip.l3_off);
+	return local ? rare_pass(skb, f) : rare_send(skb, !room->ip.l3_off);
 }
 
 /* An ICMP message whose IP header is at l3_off. Returns the action, the verdict counted, or
@@ -161,7 +161,7 @@ __noinline int related(struct __sk_buff *skb, __u32 hook, __u32 l3_off)
 	if (!room || !related_parse(skb, l3_off, room))
 		return RARE_NONE;
 	f = rare_flow(&room->key);
-	if (!f || !flow_at_hook(f, hook == HOOK_TC_EGRESS))
+	if (!f || !flow_at_hook(f, hook))
 		return RARE_NONE;
 	action = related_translate(skb, room, f, &v);
 	count_verdict(hook, v);

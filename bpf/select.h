@@ -65,10 +65,10 @@ static __always_inline bool in_source_ranges(const struct flow_key *k, const str
  * the load balancer, that may be any node: policy Local is not for them. set is
  * the flag of the backends that are candidates.
  */
-static __always_inline const struct table *select_table(const struct frontend *fe,
-							const struct flow_key *k, __u8 *set)
+static __always_inline const struct table *
+select_table(const struct frontend *fe, const struct flow_key *k, bool pod, __u8 *set)
 {
-	if (fe->flags & FRONTEND_LOCAL && !from_pod(k)) {
+	if (fe->flags & FRONTEND_LOCAL && !pod && !from_pod(k)) {
 		*set = BACKEND_IN_LOCAL;
 		return &fe->local;
 	}
@@ -157,14 +157,15 @@ static __always_inline struct backend *select_sticky(const struct frontend *fe,
 	return b;
 }
 
-/* The backend of a new flow, or NULL. */
-static __always_inline struct backend *
-select_backend(const struct frontend *fe, const struct flow_key *k, __u32 hash, __u32 *index)
+/* The backend of a new flow, or NULL. pod: the client is known to be one. */
+static __always_inline struct backend *select_backend(const struct frontend *fe,
+						      const struct flow_key *k, bool pod,
+						      __u32 hash, __u32 *index)
 {
 	const struct table *t;
 	__u8 set;
 
-	t = select_table(fe, k, &set);
+	t = select_table(fe, k, pod, &set);
 	if (fe->affinity)
 		return select_sticky(fe, k, t, set, hash, index);
 	return select_slot(fe, t, hash, index);

@@ -33,14 +33,16 @@ _Static_assert(sizeof(struct flow_key) == 40, "flow_key has holes");
  * TCP bits are kept on both so that each knows the state of the whole.
  */
 enum flow_flag {
-	FLOW_REVERSE = 1 << 0,  /* from the backend to the client */
-	FLOW_REMOTE = 1 << 1,   /* the node routes it itself, source rewritten */
-	FLOW_FIN = 1 << 2,      /* FIN seen in this entry's direction */
+	FLOW_REVERSE = 1 << 0, /* from the backend to the client */
+	FLOW_REMOTE = 1 << 1, /* backend elsewhere; unless FLOW_POD routed here, source rewritten */
+	FLOW_FIN = 1 << 2,    /* FIN seen in this entry's direction */
 	FLOW_PEER_FIN = 1 << 3, /* FIN seen in the other direction */
 	FLOW_RST = 1 << 4,      /* valid RST seen in this entry's direction */
 	FLOW_PEER_RST = 1 << 5, /* valid RST seen in the other direction */
 	FLOW_CLOSED = 1 << 6,   /* counted as closed; on the forward entry only */
 	FLOW_REPLIED = 1 << 7,  /* UDP: the backend has answered; reverse entry only */
+	FLOW_POD = 1 << 8,      /* begun at a pod's link, and acts there only */
+	FLOW_HAIRPIN = 1 << 9,  /* with FLOW_POD: the backend is the client, source rewritten */
 };
 
 /* Bits of flow.route: who may use the cached route. Cleared once a tick. */

@@ -144,7 +144,7 @@ int ebb_xdp(struct xdp_md *ctx)
 	core_init(&o);
 	v = parse_packet(data, data_end, &p);
 	if (v == VERDICT_NONE) {
-		v = core_ingress(&p, &o);
+		v = core_ingress(&p, &o, HOOK_XDP);
 		if (core_translates(&o, v))
 			action = xdp_translate(ctx, &p, &o, &v);
 		else if (!verdict_passes(v))

@@ -50,6 +50,8 @@ func ParseXDPMode(s string) (XDPMode, error) {
 type Config struct {
 	// XDP: with XDPOff the XDP program is not loaded at all.
 	XDP XDPMode
+	// PodLinks: the programs for pods' links are loaded too.
+	PodLinks bool
 	// SNATMin and SNATMax bound the source ports of flows sent to other nodes,
 	// both included. They must not overlap the host's ephemeral ports.
 	SNATMin, SNATMax uint16

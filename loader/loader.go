@@ -16,6 +16,8 @@ const (
 	programXDP       = "ebb_xdp"
 	programTCIngress = "ebb_tc_ingress"
 	programTCEgress  = "ebb_tc_egress"
+	programPodIn     = "ebb_pod_ingress"
+	programPodOut    = "ebb_pod_egress"
 	programClock     = "ebb_clock"
 )
 
@@ -25,6 +27,8 @@ type Programs struct {
 	// XDP is nil if the configuration switched XDP off.
 	XDP                 *ebpf.Program
 	TCIngress, TCEgress *ebpf.Program
+	// PodIngress and PodEgress are nil unless the configuration wants them.
+	PodIngress, PodEgress *ebpf.Program
 }
 
 // Load puts the programs into the kernel, working on the maps of set, which
@@ -51,6 +55,12 @@ func load(cfg Config, replacements map[string]*ebpf.Map) (*Programs, error) {
 	if err == nil && cfg.XDP != XDPOff {
 		err = l.object("xdp", bpf.LoadXDP, map[string]**ebpf.Program{programXDP: &p.XDP})
 	}
+	if err == nil && cfg.PodLinks {
+		err = l.object("pod", bpf.LoadPod, map[string]**ebpf.Program{
+			programPodIn:  &p.PodIngress,
+			programPodOut: &p.PodEgress,
+		})
+	}
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -60,7 +70,7 @@ func load(cfg Config, replacements map[string]*ebpf.Map) (*Programs, error) {
 // Close releases the programs. Those that are attached keep running.
 func (p *Programs) Close() error {
 	var errs []error
-	for _, prog := range []*ebpf.Program{p.XDP, p.TCIngress, p.TCEgress} {
+	for _, prog := range []*ebpf.Program{p.XDP, p.TCIngress, p.TCEgress, p.PodIngress, p.PodEgress} {
 		if prog != nil {
 			errs = append(errs, prog.Close())
 		}
@@ -77,6 +87,10 @@ func (p *Programs) program(hook maps.Hook) *ebpf.Program {
 		return p.TCIngress
 	case maps.HookTCEgress:
 		return p.TCEgress
+	case maps.HookPodIngress:
+		return p.PodIngress
+	case maps.HookPodEgress:
+		return p.PodEgress
 	}
 	return nil
 }

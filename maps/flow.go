@@ -117,7 +117,7 @@ func (a Flows) name() string {
 
 // flowFlagNames are the names of the bits, lowest first.
 var flowFlagNames = [...]string{
-	"reverse", "remote", "fin", "peer-fin", "rst", "peer-rst", "closed", "replied",
+	"reverse", "remote", "fin", "peer-fin", "rst", "peer-rst", "closed", "replied", "pod", "hairpin",
 }
 
 // String lists the bits of f, lowest first, as "reverse,fin"; "-" if there is

@@ -131,6 +131,8 @@ func TestConstantsAreThoseOfTheDatapath(t *testing.T) {
 		{"FlowPeerRST", int(FlowPeerRST), int(bpf.LayoutFlowFlagFLOW_PEER_RST)},
 		{"FlowClosed", int(FlowClosed), int(bpf.LayoutFlowFlagFLOW_CLOSED)},
 		{"FlowReplied", int(FlowReplied), int(bpf.LayoutFlowFlagFLOW_REPLIED)},
+		{"FlowPod", int(FlowPod), int(bpf.LayoutFlowFlagFLOW_POD)},
+		{"FlowHairpin", int(FlowHairpin), int(bpf.LayoutFlowFlagFLOW_HAIRPIN)},
 
 		{"HookXDP", int(HookXDP), int(bpf.LayoutHookHOOK_XDP)},
 		{"HookTCIngress", int(HookTCIngress), int(bpf.LayoutHookHOOK_TC_INGRESS)},

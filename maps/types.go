@@ -156,13 +156,15 @@ type FlowFlags uint32
 // Bits of a flow. Each connection has two entries, one per direction.
 const (
 	FlowReverse FlowFlags = 1 << 0 // from the backend to the client
-	FlowRemote  FlowFlags = 1 << 1 // routed by ebb itself, source rewritten
+	FlowRemote  FlowFlags = 1 << 1 // backend elsewhere; unless FlowPod routed by ebb itself, source rewritten
 	FlowFIN     FlowFlags = 1 << 2 // FIN seen in this entry's direction
 	FlowPeerFIN FlowFlags = 1 << 3 // FIN seen in the other direction
 	FlowRST     FlowFlags = 1 << 4
 	FlowPeerRST FlowFlags = 1 << 5
 	FlowClosed  FlowFlags = 1 << 6 // counted as closed; forward entry only
 	FlowReplied FlowFlags = 1 << 7 // UDP: answered; reverse entry only
+	FlowPod     FlowFlags = 1 << 8 // begun at a pod's link, and acts there only
+	FlowHairpin FlowFlags = 1 << 9 // with FlowPod: the backend is the client
 )
 
 // Flow is one direction of a connection: what its packets become.

@@ -104,7 +104,7 @@ func TestTheAnswerOfAnotherBackendCountsOnceTheFirstIsGone(t *testing.T) {
 // lateReply sends a SYN-ACK that must not reach the client.
 func (c *conversation) lateReply() {
 	c.t.Helper()
-	hook, to := maps.HookTCEgress, c.f.client
+	hook, to := c.backHook(), c.f.client
 	if !c.local {
 		hook, to = c.hook, netip.AddrPortFrom(c.f.node, c.snat)
 	}

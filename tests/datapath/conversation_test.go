@@ -198,13 +198,21 @@ func (c *conversation) replySpec(in packet.Spec) {
 	want := in
 	want.Src = c.f.vip
 	if c.local {
-		got := c.run(maps.HookTCEgress, in)
+		got := c.run(c.backHook(), in)
 		c.checkMACs(got, want, rig.Pass, maps.VerdictReplyLocal, true)
 		return
 	}
 	want.Dst, want.TTL = c.f.client, routedTTL(in)
 	want.SrcMAC, want.DstMAC = rig.NodeMAC, rig.GatewayMAC
 	c.check(c.run(c.hook, in), want, rig.Sent, maps.VerdictReplyRemote)
+}
+
+// backHook is where replies of a backend on this node are translated.
+func (c *conversation) backHook() maps.Hook {
+	if c.hook == maps.HookPodIngress {
+		return maps.HookPodEgress
+	}
+	return maps.HookTCEgress
 }
 
 // routedTTL is the TTL of in one hop further on.

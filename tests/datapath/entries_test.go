@@ -60,15 +60,18 @@ func (c *conversation) age(k maps.FlowKey) {
 	}
 }
 
+// placeFlags say where the backend is, and where the flow acts.
+const placeFlags = maps.FlowRemote | maps.FlowPod | maps.FlowHairpin
+
 // wantFlags checks the state of the flow as its two halves have it. Where the
 // backend is does not matter here.
 func (c *conversation) wantFlags(forward, reverse maps.FlowFlags) {
 	c.t.Helper()
-	if got := c.entry(c.forwardKey()).Flags &^ maps.FlowRemote; got != forward {
+	if got := c.entry(c.forwardKey()).Flags &^ placeFlags; got != forward {
 		c.t.Fatalf("forward half: %s, want %s", got, forward)
 	}
 	reverse |= maps.FlowReverse
-	if got := c.entry(c.reverseKey()).Flags &^ maps.FlowRemote; got != reverse {
+	if got := c.entry(c.reverseKey()).Flags &^ placeFlags; got != reverse {
 		c.t.Fatalf("reverse half: %s, want %s", got, reverse)
 	}
 }

@@ -20,7 +20,7 @@ func TestTheClientsNextPacketFindsItsEvictedHalfAgain(t *testing.T) {
 		reverse := c.entry(c.reverseKey())
 		c.evict(c.forwardKey())
 		c.goOn() // by the same port to the same backend
-		c.wantFlags(0, reverse.Flags&^(maps.FlowReverse|maps.FlowRemote))
+		c.wantFlags(0, reverse.Flags&^(maps.FlowReverse|placeFlags))
 		c.wantConnections(1, 0)
 	})
 }

@@ -228,7 +228,7 @@ func TestAGSOPacketOfALocalBackendIsRewrittenOnce(t *testing.T) {
 		in = c.replyOf(packet.ACK, strings.Repeat("y", 2800))
 		want = in
 		want.Src = f.vip
-		c.check(c.runWith(maps.HookTCEgress, in, ctx), want, rig.Pass, maps.VerdictReplyLocal)
+		c.check(c.runWith(c.backHook(), in, ctx), want, rig.Pass, maps.VerdictReplyLocal)
 	})
 }
 

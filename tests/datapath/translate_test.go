@@ -22,6 +22,13 @@ func everyPlace(t *testing.T, r *rig.Rig, fn func(t *testing.T, hook maps.Hook, 
 			}
 		}
 	}
+	// Nothing is routed at pods' links: wherever the backend is, it is as if it were local.
+	for _, f := range families {
+		t.Run(maps.HookPodIngress.String()+"/"+f.name+"/local", func(t *testing.T) {
+			r.Reset(t)
+			fn(t, maps.HookPodIngress, f, true)
+		})
+	}
 }
 
 var protos = []maps.Proto{maps.TCP, maps.UDP, maps.SCTP}

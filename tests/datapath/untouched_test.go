@@ -11,7 +11,7 @@ import (
 
 // What ebb does not understand it passes as it is. send compares the frames.
 
-var allHooks = []maps.Hook{maps.HookXDP, maps.HookTCIngress, maps.HookTCEgress}
+var allHooks = []maps.Hook{maps.HookXDP, maps.HookTCIngress, maps.HookTCEgress, maps.HookPodIngress, maps.HookPodEgress}
 
 // Numbers of headers (IANA "Protocol Numbers", RFC 791, RFC 8200).
 const (
@@ -169,7 +169,7 @@ func TestWhatIsNotUnderstoodPassesUntouched(t *testing.T) {
 				c.edit = u.edit
 				u.check(c, hook, c.spec(f.client, f.vip, packet.ACK, "forward"))
 				if local {
-					hook = maps.HookTCEgress
+					hook = c.backHook()
 				}
 				u.check(c, hook, c.replyOf(packet.ACK, "back"))
 				c.edit = nil
@@ -256,9 +256,9 @@ func TestAFlowsPacketsAtTheWrongHookPassUntouched(t *testing.T) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		for range 2 {
 			first := c.spec(f.client, f.vip, opening(proto), "")
-			wantOutcome(t, c.run(maps.HookTCEgress, first), rig.Pass, maps.VerdictNotService)
+			wantOutcome(t, c.run(c.backHook(), first), rig.Pass, maps.VerdictNotService)
 			c.forward(opening(proto), "")
-			back, wrong := c.replyOf(packet.SYN|packet.ACK, ""), maps.HookTCEgress
+			back, wrong := c.replyOf(packet.SYN|packet.ACK, ""), c.backHook()
 			if local {
 				wrong = hook
 			}

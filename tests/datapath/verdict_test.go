@@ -100,6 +100,16 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 		c.r.AddAddress(c.t, c.f.vip.Addr(), rig.OwnerExternal)
 		return spoiled(fragmented(185))(c)
 	},
+	maps.VerdictHairpin: func(c *conversation) rig.Result {
+		p := newPodTalk(c.t, c.r, c.f, c.proto, itself).serve()
+		return p.run(maps.HookPodIngress, p.first())
+	},
+	maps.VerdictReplyHairpin: func(c *conversation) rig.Result {
+		p := newPodTalk(c.t, c.r, c.f, c.proto, itself).serve()
+		p.ask(packet.SYN, "")
+		in, _, _, _ := p.answers(packet.SYN|packet.ACK, "", p.f.client.Port())
+		return p.run(maps.HookPodIngress, in)
+	},
 	maps.VerdictTooBig: func(c *conversation) rig.Result {
 		c.f = c.f.in(narrowNet)
 		in := c.first()
@@ -112,8 +122,6 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 var unprovoked = map[maps.Verdict]string{
 	maps.VerdictNone:          "is the absence of one, and never counted",
 	maps.VerdictMapFull:       "flows and half_open evict instead of refusing; only a CPU out of free nodes and of luck is refused",
-	maps.VerdictHairpin:       "no program gives it yet",
-	maps.VerdictReplyHairpin:  "no program gives it yet",
 	maps.VerdictNoPort:        "no program gives it yet",
 	maps.VerdictUnallocated:   "no program gives it yet",
 	maps.VerdictBackendGone:   "no program gives it yet",

@@ -135,7 +135,7 @@ func (c Config) sizes() maps.Sizes {
 }
 
 func (c Config) loader() loader.Config {
-	out := loader.Config{XDP: loader.XDPNative, SNATMin: 1024, SNATMax: 29999, DropUnknownFlows: !c.PassUnknownFlows}
+	out := loader.Config{XDP: loader.XDPNative, PodLinks: true, SNATMin: 1024, SNATMax: 29999, DropUnknownFlows: !c.PassUnknownFlows}
 	if c.SNATMin != 0 {
 		out.SNATMin, out.SNATMax = c.SNATMin, c.SNATMax
 	}
@@ -202,7 +202,10 @@ func (r *Rig) ResetFlows(tb testing.TB) {
 
 // Program returns the program of a hook.
 func (r *Rig) Program(h maps.Hook) *ebpf.Program {
-	return [...]*ebpf.Program{r.Programs.XDP, r.Programs.TCIngress, r.Programs.TCEgress}[h]
+	return map[maps.Hook]*ebpf.Program{
+		maps.HookXDP: r.Programs.XDP, maps.HookTCIngress: r.Programs.TCIngress, maps.HookTCEgress: r.Programs.TCEgress,
+		maps.HookPodIngress: r.Programs.PodIngress, maps.HookPodEgress: r.Programs.PodEgress,
+	}[h]
 }
 
 // Run puts frame through the program of hook, as if it came by the uplink.
