@@ -207,6 +207,14 @@ func (c *conversation) replySpec(in packet.Spec) {
 	c.check(c.run(c.hook, in), want, rig.Sent, maps.VerdictReplyRemote)
 }
 
+// wayIn is where TC translates what the client sends.
+func (c *conversation) wayIn() maps.Hook {
+	if c.hook == maps.HookPodIngress {
+		return maps.HookPodIngress
+	}
+	return maps.HookTCIngress
+}
+
 // backHook is where replies of a backend on this node are translated.
 func (c *conversation) backHook() maps.Hook {
 	if c.hook == maps.HookPodIngress {

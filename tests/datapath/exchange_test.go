@@ -62,7 +62,7 @@ func (c *conversation) aboutForward(m message, from netip.Addr) exchange {
 	quoted.Src, quoted.Dst, quoted.TTL = c.reverseKey().Dst, c.backend, 60
 	x := c.exchange(m, quoted, known, from, c.f.vip.Addr())
 	if c.local {
-		x.hook = maps.HookTCEgress
+		x.hook = c.backHook()
 	}
 	return x
 }
@@ -83,7 +83,7 @@ func (c *conversation) aboutReply(m message, from netip.Addr) exchange {
 
 func (c *conversation) exchange(m message, quoted, known packet.Spec, from, wantFrom netip.Addr) exchange {
 	known.TTL = quoted.TTL // it is not restored
-	x := exchange{quoted: quoted, known: known, hook: maps.HookTCIngress, action: rig.Sent}
+	x := exchange{quoted: quoted, known: known, hook: c.wayIn(), action: rig.Sent}
 	x.in = packet.ICMP{
 		Spec: packet.Spec{
 			SrcMAC: rig.GatewayMAC, DstMAC: rig.NodeMAC, VLANs: c.vlans,
@@ -134,7 +134,7 @@ func icmpFrame(t *testing.T, m packet.ICMP) []byte {
 func (c *conversation) relate(x exchange) {
 	c.t.Helper()
 	in, want := x.frames(c.t)
-	if x.hook == maps.HookTCIngress && c.onXDP() {
+	if x.hook == c.wayIn() && c.onXDP() {
 		wantOutcome(c.t, send(c.t, c.r, c.hook, in, rig.Context{}), rig.Pass, maps.VerdictNotL4)
 	}
 	got := send(c.t, c.r, x.hook, in, rig.Context{})

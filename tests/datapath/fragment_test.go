@@ -50,7 +50,7 @@ func TestAFlowMayBeginWithFragments(t *testing.T) {
 	r := lend(t)
 	everyConversation(t, r, maps.UDP, func(c *conversation) {
 		in := cutUp(c.t, long(c.first()), fragmentID)
-		got := send(c.t, r, maps.HookTCIngress, in[0], rig.Context{})
+		got := send(c.t, r, c.wayIn(), in[0], rig.Context{})
 		if !c.local {
 			spec := c.first()
 			if !spec.IsIPv4() {
@@ -238,8 +238,8 @@ func TestFragmentsThatAreNobodysFlow(t *testing.T) {
 				}
 				in := cutUp(t, long(c.spec(f.client, stranger, packet.ACK, "")), fragmentID)
 				for i, want := range []outcome{tc.first, tc.later, tc.later} {
-					wantOutcome(t, send(t, r, maps.HookTCIngress, in[i], rig.Context{}), want.action, want.verdict)
-					wantOutcome(t, send(t, r, maps.HookTCEgress, in[i], rig.Context{}), rig.Pass, maps.VerdictFragment)
+					wantOutcome(t, send(t, r, c.wayIn(), in[i], rig.Context{}), want.action, want.verdict)
+					wantOutcome(t, send(t, r, c.backHook(), in[i], rig.Context{}), rig.Pass, maps.VerdictFragment)
 				}
 			})
 		})
@@ -252,14 +252,14 @@ func TestFragmentsOfADatagramThatIsDroppedAreDropped(t *testing.T) {
 	everyConversation(t, r, maps.UDP, func(c *conversation) {
 		c.setState(maps.Gone)
 		in := cutUp(c.t, long(c.first()), fragmentID)
-		wantOutcome(c.t, send(c.t, r, maps.HookTCIngress, in[0], rig.Context{}), rig.Drop, maps.VerdictNoBackend)
-		wantOutcome(c.t, send(c.t, r, maps.HookTCIngress, in[1], rig.Context{}), rig.Drop, maps.VerdictFragmentUnknown)
+		wantOutcome(c.t, send(c.t, r, c.wayIn(), in[0], rig.Context{}), rig.Drop, maps.VerdictNoBackend)
+		wantOutcome(c.t, send(c.t, r, c.wayIn(), in[1], rig.Context{}), rig.Drop, maps.VerdictFragmentUnknown)
 	})
 }
 
 func TestFragmentsAtTheWrongHookPassUntouched(t *testing.T) {
 	everyDatagram(t, func(c *conversation) {
-		wrong := map[maps.Hook]maps.Hook{maps.HookTCIngress: maps.HookTCEgress, maps.HookTCEgress: maps.HookTCIngress}
+		wrong := map[maps.Hook]maps.Hook{c.wayIn(): c.backHook(), c.backHook(): c.wayIn()}
 		for _, j := range []journey{c.forwardPieces(fragmentID), c.replyPieces(fragmentID)} {
 			for range 2 {
 				for _, in := range j.in {
@@ -282,8 +282,8 @@ func TestAFirstFragmentWithoutAWholeHeaderIsNotFollowed(t *testing.T) {
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		wantOutcome(c.t, send(c.t, c.r, maps.HookTCIngress, in[0], rig.Context{}), rig.Pass, maps.VerdictFragment)
-		wantOutcome(c.t, send(c.t, c.r, maps.HookTCIngress, in[1], rig.Context{}), rig.Drop, maps.VerdictFragmentUnknown)
+		wantOutcome(c.t, send(c.t, c.r, c.wayIn(), in[0], rig.Context{}), rig.Pass, maps.VerdictFragment)
+		wantOutcome(c.t, send(c.t, c.r, c.wayIn(), in[1], rig.Context{}), rig.Drop, maps.VerdictFragmentUnknown)
 	})
 }
 
@@ -323,7 +323,7 @@ func TestAnExtensionHeaderBehindTheFragmentHeaderPassesUntouched(t *testing.T) {
 		in := c.spec(c.f.client, c.f.vip, packet.ACK, "x")
 		fragmented6(1)(&in)
 		in.Extensions = append(in.Extensions, padding)
-		wantOutcome(c.t, send(c.t, c.r, maps.HookTCIngress, frame(c.t, in), rig.Context{}), rig.Pass, maps.VerdictFragment)
+		wantOutcome(c.t, send(c.t, c.r, c.wayIn(), frame(c.t, in), rig.Context{}), rig.Pass, maps.VerdictFragment)
 	})
 }
 
@@ -351,11 +351,11 @@ func TestFragmentsThatCannotBeSentOn(t *testing.T) {
 				if err != nil {
 					c.t.Fatal(err)
 				}
-				first := send(c.t, r, maps.HookTCIngress, out[0], rig.Context{})
+				first := send(c.t, r, c.wayIn(), out[0], rig.Context{})
 				if first.Verdict != tc.verdict || c.f.client.Addr().Is4() && first.Action != rig.Sent {
 					c.t.Errorf("the first: %s and %s, want %s", first.Action, first.Verdict, tc.verdict)
 				}
-				wantOutcome(c.t, send(c.t, r, maps.HookTCIngress, out[1], rig.Context{}), rig.Drop, tc.verdict)
+				wantOutcome(c.t, send(c.t, r, c.wayIn(), out[1], rig.Context{}), rig.Drop, tc.verdict)
 			})
 		})
 	}

@@ -53,7 +53,7 @@ func (c *conversation) forwardPieces(id uint32) journey {
 	in := long(c.spec(c.f.client, c.f.vip, packet.ACK, ""))
 	want := in
 	want.Dst = c.backend
-	j := journey{hook: maps.HookTCIngress, action: rig.Pass, verdict: maps.VerdictToLocal, macs: true}
+	j := journey{hook: c.wayIn(), action: rig.Pass, verdict: maps.VerdictToLocal, macs: true}
 	if !c.local {
 		want.Src, want.TTL = c.reverseKey().Dst, routedTTL(in)
 		j.action, j.verdict, j.macs = rig.Sent, maps.VerdictToRemote, false
@@ -68,10 +68,10 @@ func (c *conversation) replyPieces(id uint32) journey {
 	in := long(c.replyOf(packet.ACK, ""))
 	want := in
 	want.Src = c.f.vip
-	j := journey{hook: maps.HookTCEgress, action: rig.Pass, verdict: maps.VerdictReplyLocal, macs: true}
+	j := journey{hook: c.backHook(), action: rig.Pass, verdict: maps.VerdictReplyLocal, macs: true}
 	if !c.local {
 		want.Dst, want.TTL = c.f.client, routedTTL(in)
-		j.hook, j.action, j.verdict, j.macs = maps.HookTCIngress, rig.Sent, maps.VerdictReplyRemote, false
+		j.hook, j.action, j.verdict, j.macs = c.wayIn(), rig.Sent, maps.VerdictReplyRemote, false
 	}
 	j.in, j.want = cutUp(c.t, in, id), cutUp(c.t, want, id)
 	return j
@@ -80,7 +80,7 @@ func (c *conversation) replyPieces(id uint32) journey {
 // travel sends the i-th piece and checks what becomes of it. XDP leaves it to TC.
 func (c *conversation) travel(j journey, i int) {
 	c.t.Helper()
-	if c.onXDP() && j.hook == maps.HookTCIngress {
+	if c.onXDP() && j.hook == c.wayIn() {
 		wantOutcome(c.t, send(c.t, c.r, c.hook, j.in[i], rig.Context{}), rig.Pass, maps.VerdictFragment)
 	}
 	got := send(c.t, c.r, j.hook, j.in[i], rig.Context{})

@@ -132,10 +132,10 @@ func TestAnErrorAtTheWrongHookPassesUntouched(t *testing.T) {
 	everyError(t, func(c *conversation, m message) {
 		x := c.aboutForward(m, c.f.router())
 		in, _ := x.frames(c.t)
-		c.disregard("about a packet of the client's", maps.HookTCIngress+maps.HookTCEgress-x.hook, in)
+		c.disregard("about a packet of the client's", c.wayIn()+c.backHook()-x.hook, in)
 		x = c.aboutReply(m, c.f.router())
 		in, _ = x.frames(c.t)
-		c.disregard("about a reply", maps.HookTCEgress, in)
+		c.disregard("about a reply", c.backHook(), in)
 	})
 }
 
@@ -279,7 +279,7 @@ func TestAnErrorLeavesTheFlowAsItIs(t *testing.T) {
 		for _, m := range errorsOf[f.name] {
 			c.relate(c.aboutForward(m, c.backend.Addr()))
 			in, _ := c.aboutReply(m, f.router()).frames(t)
-			wantOutcome(t, send(t, r, maps.HookTCIngress, in, rig.Context{}), action, maps.VerdictRelated)
+			wantOutcome(t, send(t, r, c.wayIn(), in, rig.Context{}), action, maps.VerdictRelated)
 		}
 		after := []maps.Flow{c.entry(c.forwardKey()), c.entry(c.reverseKey())}
 		if d := cmp.Diff(before, after, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
