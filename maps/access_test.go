@@ -35,9 +35,12 @@ var (
 	range6 = SourceRange{ServicePort: 1, Prefix: netip.MustParsePrefix("2001:db8::/33")}
 	pods4  = netip.MustParsePrefix("10.244.0.0/16")
 	pods6  = netip.MustParsePrefix("fd00:244::/56")
+	cidr4  = netip.MustParsePrefix("10.96.0.0/12")
+	cidr6  = netip.MustParsePrefix("fd00:96::/108")
+	both   = netip.MustParseAddr("192.0.2.9") // the node's, and a Service's
 )
 
-// fill writes one entry or more into each map of the control plane, 12 writes
+// fill writes one entry or more into each map of the control plane, 17 writes
 // in all, and one flow.
 func fill(t *testing.T, s *Set) {
 	t.Helper()
@@ -55,6 +58,10 @@ func fill(t *testing.T, s *Set) {
 		s.Devices().Put(2, Device{Lower: 1, VLAN: 100, XDPTx: true}),
 		s.SourceRanges().Put(range4), s.SourceRanges().Put(range6),
 		s.PodCIDRs().Put(pods4), s.PodCIDRs().Put(pods6),
+		s.ServiceCIDRs().Put(cidr4), s.ServiceCIDRs().Put(cidr6),
+		s.Addresses(ServiceAddress).Put(web.Addr, AddressClusterIP),
+		s.Addresses(ServiceAddress).Put(both, AddressExternal),
+		s.Addresses(NodeAddress).Put(both, AddressNode),
 		s.Flows().Put(webFlowKey, webFlow),
 	)
 	if err != nil {
@@ -79,6 +86,8 @@ func TestContentsAreWhatWasWritten(t *testing.T) {
 		Tables:       map[Table][]BackendID{table: {3, 7, 3}, {63, 1}: {0}},
 		SourceRanges: map[SourceRange]struct{}{range4: {}, range6: {}},
 		PodCIDRs:     map[netip.Prefix]struct{}{pods4: {}, pods6: {}},
+		ServiceCIDRs: map[netip.Prefix]struct{}{cidr4: {}, cidr6: {}},
+		Addresses:    map[netip.Addr]AddressFlags{web.Addr: AddressClusterIP, both: AddressExternal | AddressNode},
 		Runtime:      Runtime{SNAT4: netip.MustParseAddr("10.0.0.1")},
 		Devices:      map[uint32]Device{2: {Lower: 1, VLAN: 100, XDPTx: true}},
 	}
@@ -122,6 +131,11 @@ func TestOnlyChangesOfTheControlPlaneCountAsWrites(t *testing.T) {
 		}, 0},
 		{"deleting a pod range", func(s *Set) error { return s.PodCIDRs().Delete(pods6) }, 1},
 		{"deleting an absent pod range", func(s *Set) error { return s.PodCIDRs().Delete(range4.Prefix) }, 0},
+		{"deleting a service range", func(s *Set) error { return s.ServiceCIDRs().Delete(cidr6) }, 1},
+		{"deleting an absent service range", func(s *Set) error { return s.ServiceCIDRs().Delete(pods6) }, 0},
+		{"putting an address again", func(s *Set) error { return s.Addresses(NodeAddress).Put(both, AddressNode) }, 1},
+		{"deleting an address", func(s *Set) error { return s.Addresses(ServiceAddress).Delete(web.Addr) }, 1},
+		{"deleting an address of others", func(s *Set) error { return s.Addresses(NodeAddress).Delete(web.Addr) }, 0},
 		{"deleting affinity", func(s *Set) error { return s.Affinity().Delete(AffinityKey{Client: pods4.Addr()}) }, 0},
 		{"deleting a service port", func(s *Set) error { return s.ServicePorts().Delete(1) }, 1},
 		{"deleting an absent service port", func(s *Set) error { return s.ServicePorts().Delete(2) }, 0},
@@ -141,8 +155,8 @@ func TestOnlyChangesOfTheControlPlaneCountAsWrites(t *testing.T) {
 			s := newSet(t, smallSizes())
 			fill(t, s)
 			before := s.Writes()
-			if before != 12 {
-				t.Errorf("%d writes so far, want 12", before)
+			if before != 17 {
+				t.Errorf("%d writes so far, want 17", before)
 			}
 			if err := tc.do(s); err != nil {
 				t.Fatal(err)

@@ -14,6 +14,8 @@ type Contents struct {
 	Tables       map[Table][]BackendID
 	SourceRanges map[SourceRange]struct{}
 	PodCIDRs     map[netip.Prefix]struct{}
+	ServiceCIDRs map[netip.Prefix]struct{}
+	Addresses    map[netip.Addr]AddressFlags
 	Runtime      Runtime
 	Devices      map[uint32]Device
 }
@@ -39,6 +41,12 @@ func (s *Set) Contents() (Contents, error) {
 		return Contents{}, err
 	}
 	if c.PodCIDRs, err = s.PodCIDRs().All(); err != nil {
+		return Contents{}, err
+	}
+	if c.ServiceCIDRs, err = s.ServiceCIDRs().All(); err != nil {
+		return Contents{}, err
+	}
+	if c.Addresses, err = s.Addresses(ServiceAddress | NodeAddress).All(); err != nil {
 		return Contents{}, err
 	}
 	if c.Runtime, err = s.Runtime().Get(); err != nil {

@@ -297,13 +297,14 @@ func fromSourceRangeKey(k *bpf.LayoutSourceRangeKey) SourceRange {
 	return SourceRange{ServicePort: ServicePortID(k.ServicePort), Prefix: fromPrefix(k.Prefix, k.Addr, 64)}
 }
 
-func toPodCIDRKey(p netip.Prefix) bpf.LayoutPodCidrKey {
+// toCIDRKey is a key of pod_cidrs and of service_cidrs.
+func toCIDRKey(p netip.Prefix) bpf.LayoutPodCidrKey {
 	var k bpf.LayoutPodCidrKey
 	k.Prefix, k.V4, k.Addr = toPrefix(p, 32)
 	return k
 }
 
-func fromPodCIDRKey(k *bpf.LayoutPodCidrKey) netip.Prefix { return fromPrefix(k.Prefix, k.Addr, 32) }
+func fromCIDRKey(k *bpf.LayoutPodCidrKey) netip.Prefix { return fromPrefix(k.Prefix, k.Addr, 32) }
 
 func toAffinityKey(k AffinityKey) bpf.LayoutAffinityKey {
 	return bpf.LayoutAffinityKey{Client: toAddr(k.Client), ServicePort: uint32(k.ServicePort)}

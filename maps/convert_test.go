@@ -70,8 +70,8 @@ func TestValuesHaveTheLayoutOfTheDatapath(t *testing.T) {
 			want: [][]byte{u32(64 + 96 + 8), u32(7), u32(1), mapped(t, "10.0.0.0")},
 		},
 		{
-			name: "an IPv6 range of pods has its own length",
-			got:  toPodCIDRKey(netip.MustParsePrefix("2001:db8::/33")),
+			name: "an IPv6 range of pods or services has its own length",
+			got:  toCIDRKey(netip.MustParsePrefix("2001:db8::/33")),
 			want: [][]byte{u32(32 + 33), u32(0), mapped(t, "2001:db8::")},
 		},
 		{
@@ -174,8 +174,8 @@ func FuzzRangesComeBackAsTheyWentIn(f *testing.F) {
 		if got := fromSourceRangeKey(&key); got != want {
 			t.Errorf("source range %v came back as %v", want, got)
 		}
-		pod := toPodCIDRKey(p)
-		if got := fromPodCIDRKey(&pod); got != p {
+		pod := toCIDRKey(p)
+		if got := fromCIDRKey(&pod); got != p {
 			t.Errorf("pod range %v came back as %v", p, got)
 		}
 	})

@@ -42,7 +42,8 @@ func Dump(w io.Writer, r Reader) error {
 	out := bufio.NewWriter(w)
 	for _, lines := range [][]string{
 		c.frontendLines(), c.servicePortLines(), c.backendLines(), c.tableLines(),
-		c.sourceRangeLines(), c.podCIDRLines(), flows, half, sticky, c.runtimeLines(), c.deviceLines(),
+		c.sourceRangeLines(), c.podCIDRLines(), c.serviceCIDRLines(), c.addressLines(),
+		flows, half, sticky, c.runtimeLines(), c.deviceLines(),
 	} {
 		for _, line := range lines {
 			fmt.Fprintln(out, line)
@@ -104,6 +105,18 @@ func (c Contents) sourceRangeLines() []string {
 func (c Contents) podCIDRLines() []string {
 	return sortedLines(c.PodCIDRs, netip.Prefix.Compare, func(p netip.Prefix, _ struct{}) string {
 		return "pod-cidr " + p.String()
+	})
+}
+
+func (c Contents) serviceCIDRLines() []string {
+	return sortedLines(c.ServiceCIDRs, netip.Prefix.Compare, func(p netip.Prefix, _ struct{}) string {
+		return "service-cidr " + p.String()
+	})
+}
+
+func (c Contents) addressLines() []string {
+	return sortedLines(c.Addresses, netip.Addr.Compare, func(a netip.Addr, f AddressFlags) string {
+		return fmt.Sprintf("address %s %s", a, f)
 	})
 }
 

@@ -29,6 +29,9 @@ table 5+2 10:2
 table 10+1 3:1
 source-range 192.0.2.0/24 service=default/web:http/TCP
 pod-cidr fd00:244::/56
+service-cidr 10.96.0.0/12
+address 10.96.0.1 cluster-ip
+address 192.0.2.9 external,node
 flow TCP 10.0.1.7:8080 > 192.0.2.1:4000 becomes 10.96.0.1:80 > 192.0.2.1:4000 backend=3 gen=1 flags=reverse,fin
 flow TCP 192.0.2.1:4000 > 10.96.0.1:80 becomes 192.0.2.1:4000 > 10.0.1.7:8080 backend=3 gen=1 flags=-
 flow UDP 192.0.2.1:53 > 10.96.0.1:53 becomes 192.0.2.1:53 > 10.0.3.1:53 backend=4 gen=0 flags=remote
@@ -41,6 +44,10 @@ device 11
 
 type flowPutter interface {
 	Put(maps.FlowKey, maps.Flow) error
+}
+
+type addressPutter interface {
+	Put(netip.Addr, maps.AddressFlags) error
 }
 
 // target is what the golden content is written into: a Set or a Fake.
@@ -62,7 +69,8 @@ type target struct {
 		Put(uint32, maps.Device) error
 	}
 	ranges          interface{ Put(maps.SourceRange) error }
-	pods            interface{ Put(netip.Prefix) error }
+	pods, services  interface{ Put(netip.Prefix) error }
+	addresses       func(maps.AddressFlags) addressPutter
 	flows, halfOpen flowPutter
 }
 
@@ -70,7 +78,8 @@ func TestTheSameContentIsTheSameText(t *testing.T) {
 	fake := mapstest.New(maps.DefaultSizes())
 	fillGolden(t, target{
 		fake.Frontends(), fake.ServicePorts(), fake.Backends(), fake.Slots(),
-		fake.Runtime(), fake.Devices(), fake.SourceRanges(), fake.PodCIDRs(), fake.Flows(), fake.HalfOpen(),
+		fake.Runtime(), fake.Devices(), fake.SourceRanges(), fake.PodCIDRs(), fake.ServiceCIDRs(),
+		func(own maps.AddressFlags) addressPutter { return fake.Addresses(own) }, fake.Flows(), fake.HalfOpen(),
 	})
 	t.Run("a fake", func(t *testing.T) { wantDump(t, fake) })
 	t.Run("a set", func(t *testing.T) {
@@ -84,7 +93,8 @@ func TestTheSameContentIsTheSameText(t *testing.T) {
 		defer set.Close()
 		fillGolden(t, target{
 			set.Frontends(), set.ServicePorts(), set.Backends(), set.Slots(),
-			set.Runtime(), set.Devices(), set.SourceRanges(), set.PodCIDRs(), set.Flows(), set.HalfOpen(),
+			set.Runtime(), set.Devices(), set.SourceRanges(), set.PodCIDRs(), set.ServiceCIDRs(),
+			func(own maps.AddressFlags) addressPutter { return set.Addresses(own) }, set.Flows(), set.HalfOpen(),
 		})
 		wantDump(t, set)
 	})
@@ -134,6 +144,10 @@ func fillGolden(t *testing.T, s target) {
 		s.devices.Put(2, maps.Device{XDPTx: true}),
 		s.ranges.Put(maps.SourceRange{ServicePort: 1, Prefix: netip.MustParsePrefix("192.0.2.0/24")}),
 		s.pods.Put(netip.MustParsePrefix("fd00:244::/56")),
+		s.services.Put(netip.MustParsePrefix("10.96.0.0/12")),
+		s.addresses(maps.NodeAddress).Put(node.Addr, maps.AddressNode),
+		s.addresses(maps.ServiceAddress).Put(node.Addr, maps.AddressExternal),
+		s.addresses(maps.ServiceAddress).Put(web.Addr, maps.AddressClusterIP),
 		s.flows.Put(maps.FlowKey{Src: ap("192.0.2.1:53"), Dst: ap("10.96.0.1:53"), Proto: maps.UDP},
 			maps.Flow{Src: ap("192.0.2.1:53"), Dst: ap("10.0.3.1:53"), Backend: 4, Flags: maps.FlowRemote, Seen: 99}),
 		s.flows.Put(maps.FlowKey{Src: client, Dst: vip, Proto: maps.TCP},

@@ -3,8 +3,6 @@ package maps
 import (
 	"errors"
 	"fmt"
-	"math/bits"
-	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -122,18 +120,4 @@ var flowFlagNames = [...]string{
 
 // String lists the bits of f, lowest first, as "reverse,fin"; "-" if there is
 // none.
-func (f FlowFlags) String() string {
-	if f == 0 {
-		return "-"
-	}
-	var names []string
-	for rest := uint32(f); rest != 0; rest &= rest - 1 {
-		bit := bits.TrailingZeros32(rest)
-		if bit < len(flowFlagNames) {
-			names = append(names, flowFlagNames[bit])
-		} else {
-			names = append(names, fmt.Sprintf("bit(%d)", bit))
-		}
-	}
-	return strings.Join(names, ",")
-}
+func (f FlowFlags) String() string { return bitNames(uint32(f), flowFlagNames[:]) }

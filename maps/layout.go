@@ -69,8 +69,13 @@ func (s Sizes) byMap() map[string]uint32 {
 		bpf.LayoutMapHalfOpen:     s.HalfOpen,
 		bpf.LayoutMapAffinity:     s.Affinity,
 		bpf.LayoutMapSourceRanges: s.SourceRanges,
+		bpf.LayoutMapAddresses:    s.Frontends + nodeAddresses,
 	}
 }
+
+// nodeAddresses is the room for addresses of the node. Those of Services have
+// a frontend each, so there is always room for them too.
+const nodeAddresses = 1024
 
 // specs is the layout with these sizes.
 func (s Sizes) specs() (map[string]*ebpf.MapSpec, error) {

@@ -52,6 +52,7 @@ func TestNamesAndNumbersAreThoseOfTheDatapath(t *testing.T) {
 		{"hook", "HOOK_", func(v uint64) string { return Hook(v).String() }, []string{"COUNT"}},
 		{"backend_state", "BACKEND_", func(v uint64) string { return State(v).String() }, nil},
 		{"flow_flag", "FLOW_", func(v uint64) string { return FlowFlags(v).String() }, nil},
+		{"address_flag", "ADDRESS_", func(v uint64) string { return AddressFlags(v).String() }, nil},
 	}
 	spec, err := bpf.LoadLayout()
 	if err != nil {
@@ -134,6 +135,10 @@ func TestConstantsAreThoseOfTheDatapath(t *testing.T) {
 		{"FlowPod", int(FlowPod), int(bpf.LayoutFlowFlagFLOW_POD)},
 		{"FlowHairpin", int(FlowHairpin), int(bpf.LayoutFlowFlagFLOW_HAIRPIN)},
 
+		{"AddressClusterIP", int(AddressClusterIP), int(bpf.LayoutAddressFlagADDRESS_CLUSTER_IP)},
+		{"AddressExternal", int(AddressExternal), int(bpf.LayoutAddressFlagADDRESS_EXTERNAL)},
+		{"AddressNode", int(AddressNode), int(bpf.LayoutAddressFlagADDRESS_NODE)},
+
 		{"HookXDP", int(HookXDP), int(bpf.LayoutHookHOOK_XDP)},
 		{"HookTCIngress", int(HookTCIngress), int(bpf.LayoutHookHOOK_TC_INGRESS)},
 		{"HookTCEgress", int(HookTCEgress), int(bpf.LayoutHookHOOK_TC_EGRESS)},
@@ -163,6 +168,7 @@ func TestValuesWithoutANameShowTheirNumber(t *testing.T) {
 		{HookCount, "hook(6)"},
 		{Proto(1), "protocol(1)"},
 		{FlowFlags(0), "-"},
+		{AddressExternal | AddressNode, "external,node"},
 		{FlowRemote | FlowClosed | 1<<20, "remote,closed,bit(20)"},
 	}
 	for _, tc := range tests {

@@ -6,6 +6,7 @@ import (
 	stdmaps "maps"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
@@ -21,6 +22,8 @@ type Set struct {
 	maps   map[string]*ebpf.Map
 	slots  *ebpf.Memory // nil: read-only
 	writes map[string]*atomic.Uint64
+	// addresses is held while an entry of the map addresses is changed.
+	addresses sync.Mutex
 }
 
 // mapNames are the maps of a Set in the order they are created and pinned.
@@ -167,7 +170,7 @@ func (s *Set) Replacements() map[string]*ebpf.Map {
 
 // Writes is the number of changes the kernel has taken from this Set since it
 // was created or opened: puts and deletes of frontends, service ports,
-// backends, source and pod ranges, devices and runtime values, and regions of
+// backends, source, pod and service ranges, addresses, devices and runtime values, and regions of
 // slots. Refused writes, deletes of absent entries and all access to flows and
 // affinity do not count.
 func (s *Set) Writes() uint64 {
@@ -216,7 +219,20 @@ func (s *Set) SourceRanges() SourceRanges {
 }
 
 // PodCIDRs is access to which addresses are those of pods.
-func (s *Set) PodCIDRs() PodCIDRs { return PodCIDRs{s.entries(bpf.LayoutMapPodCidrs)} }
+func (s *Set) PodCIDRs() PodCIDRs {
+	return PodCIDRs{cidrs{s.entries(bpf.LayoutMapPodCidrs), "pod"}}
+}
+
+// ServiceCIDRs is access to which addresses are those of Services.
+func (s *Set) ServiceCIDRs() ServiceCIDRs {
+	return ServiceCIDRs{cidrs{s.entries(bpf.LayoutMapServiceCidrs), "service"}}
+}
+
+// Addresses is access to those flags of addresses, see ServiceAddress and
+// NodeAddress.
+func (s *Set) Addresses(own AddressFlags) Addresses {
+	return Addresses{s.entries(bpf.LayoutMapAddresses), &s.addresses, own}
+}
 
 // Counters is access to the verdict counters.
 func (s *Set) Counters() Counters { return Counters{s.maps[bpf.LayoutMapCounters]} }

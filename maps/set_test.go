@@ -175,6 +175,9 @@ func TestAReadOnlySetRefusesEveryWrite(t *testing.T) {
 		"delete flow":         s.Flows().Delete(webFlowKey),
 		"put runtime values":  s.Runtime().Put(Runtime{}),
 		"put device":          s.Devices().Put(2, Device{}),
+		"put service range":   s.ServiceCIDRs().Put(cidr4),
+		"put address":         s.Addresses(NodeAddress).Put(both, AddressNode),
+		"delete address":      s.Addresses(ServiceAddress).Delete(web.Addr),
 		"delete device":       s.Devices().Delete(2),
 	} {
 		if err == nil || !strings.HasPrefix(err.Error(), action) {

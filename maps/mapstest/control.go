@@ -136,28 +136,37 @@ func (a SourceRanges) All() (map[maps.SourceRange]struct{}, error) {
 }
 
 // PodCIDRs stands for maps.PodCIDRs.
-type PodCIDRs struct{ f *Fake }
+type PodCIDRs struct{ cidrs }
+
+// ServiceCIDRs stands for maps.ServiceCIDRs.
+type ServiceCIDRs struct{ cidrs }
+
+type cidrs struct {
+	f    *Fake
+	set  *hash[netip.Prefix, struct{}]
+	what string
+}
 
 // Put behaves as maps.PodCIDRs.Put.
-func (a PodCIDRs) Put(p netip.Prefix) error {
+func (a cidrs) Put(p netip.Prefix) error {
 	return wrap(a.f.write(func() (bool, error) {
 		if err := (maps.SourceRange{Prefix: p}).Validate(); err != nil {
 			return false, err
 		}
-		return a.f.podCIDRs.put(p, struct{}{})
-	}), "put pod range %s", p)
+		return a.set.put(p, struct{}{})
+	}), "put %s range %s", a.what, p)
 }
 
 // Delete behaves as maps.PodCIDRs.Delete.
-func (a PodCIDRs) Delete(p netip.Prefix) error {
-	return wrap(a.f.write(func() (bool, error) { return a.f.podCIDRs.del(p) }), "delete pod range %s", p)
+func (a cidrs) Delete(p netip.Prefix) error {
+	return wrap(a.f.write(func() (bool, error) { return a.set.del(p) }), "delete %s range %s", a.what, p)
 }
 
 // All behaves as maps.PodCIDRs.All.
-func (a PodCIDRs) All() (map[netip.Prefix]struct{}, error) {
+func (a cidrs) All() (map[netip.Prefix]struct{}, error) {
 	a.f.mu.Lock()
 	defer a.f.mu.Unlock()
-	return a.f.podCIDRs.all(), nil
+	return a.set.all(), nil
 }
 
 // RuntimeValues stands for maps.RuntimeValues.

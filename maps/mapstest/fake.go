@@ -11,10 +11,13 @@ import (
 	"github.com/ebb-lb/ebb/maps"
 )
 
-// MaxDevices and MaxPodCIDRs are what a Fake has room for, as the real maps.
+// What a Fake has room for, as the real maps; for NodeAddresses addresses
+// besides one for each frontend.
 const (
-	MaxDevices  = 1024
-	MaxPodCIDRs = 1024
+	MaxDevices      = 1024
+	MaxPodCIDRs     = 1024
+	MaxServiceCIDRs = 1024
+	NodeAddresses   = 1024
 )
 
 // Fake has the accessors of maps.Set. It is safe for concurrent use. A write
@@ -26,6 +29,8 @@ type Fake struct {
 	devices      *hash[uint32, maps.Device]
 	sourceRanges *hash[maps.SourceRange, struct{}]
 	podCIDRs     *hash[netip.Prefix, struct{}]
+	serviceCIDRs *hash[netip.Prefix, struct{}]
+	addresses    *hash[netip.Addr, maps.AddressFlags]
 	backends     []maps.Backend
 	slots        []maps.BackendID
 	runtime      maps.Runtime
@@ -43,6 +48,8 @@ func New(sizes maps.Sizes) *Fake {
 		devices:      newHash[uint32, maps.Device](MaxDevices),
 		sourceRanges: newHash[maps.SourceRange, struct{}](sizes.SourceRanges),
 		podCIDRs:     newHash[netip.Prefix, struct{}](MaxPodCIDRs),
+		serviceCIDRs: newHash[netip.Prefix, struct{}](MaxServiceCIDRs),
+		addresses:    newHash[netip.Addr, maps.AddressFlags](sizes.Frontends + NodeAddresses),
 		backends:     make([]maps.Backend, sizes.Backends),
 		slots:        make([]maps.BackendID, sizes.Slots),
 		flows:        newLRU(sizes.Flows),
@@ -102,7 +109,15 @@ func (f *Fake) Devices() Devices { return Devices{f} }
 func (f *Fake) SourceRanges() SourceRanges { return SourceRanges{f} }
 
 // PodCIDRs stands for maps.Set.PodCIDRs.
-func (f *Fake) PodCIDRs() PodCIDRs { return PodCIDRs{f} }
+func (f *Fake) PodCIDRs() PodCIDRs { return PodCIDRs{cidrs{f, f.podCIDRs, "pod"}} }
+
+// ServiceCIDRs stands for maps.Set.ServiceCIDRs.
+func (f *Fake) ServiceCIDRs() ServiceCIDRs {
+	return ServiceCIDRs{cidrs{f, f.serviceCIDRs, "service"}}
+}
+
+// Addresses stands for maps.Set.Addresses.
+func (f *Fake) Addresses(own maps.AddressFlags) Addresses { return Addresses{f, own} }
 
 // EachAffinity stands for maps.Set.EachAffinity. Only the datapath makes
 // clients keep their backends: there are none.
@@ -128,6 +143,8 @@ func (f *Fake) Contents() (maps.Contents, error) {
 		Devices:      f.devices.all(),
 		SourceRanges: f.sourceRanges.all(),
 		PodCIDRs:     f.podCIDRs.all(),
+		ServiceCIDRs: f.serviceCIDRs.all(),
+		Addresses:    f.addresses.all(),
 	}
 	var err error
 	if c.Tables, err = maps.ReadTables(c.Frontends, f.readTable); err != nil {

@@ -42,6 +42,9 @@ func allWrites(f *mapstest.Fake) map[string]error {
 		"put runtime values":  f.Runtime().Put(maps.Runtime{}),
 		"put device":          f.Devices().Put(1, maps.Device{}),
 		"delete device":       f.Devices().Delete(1),
+		"put service range":   f.ServiceCIDRs().Put(netip.MustParsePrefix("10.96.0.0/12")),
+		"put address":         f.Addresses(maps.ServiceAddress).Put(web.Addr, maps.AddressClusterIP),
+		"delete address":      f.Addresses(maps.ServiceAddress).Delete(web.Addr),
 		"delete flow":         f.Flows().Delete(flowKey(1)),
 	}
 }
@@ -53,7 +56,7 @@ func TestEveryKindOfWriteFailsOnDemandAndChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	boom := errors.New("boom")
-	f.FailNext(10, boom)
+	f.FailNext(13, boom)
 	for kind, err := range allWrites(f) {
 		if !errors.Is(err, boom) {
 			t.Errorf("%s: error is %v", kind, err)

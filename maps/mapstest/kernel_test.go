@@ -28,6 +28,13 @@ type flowMap interface {
 	Each(func(maps.FlowKey, maps.Flow) bool) error
 }
 
+// addressMap is the method set of maps.Addresses and mapstest.Addresses.
+type addressMap interface {
+	Put(netip.Addr, maps.AddressFlags) error
+	Delete(netip.Addr) error
+	All() (map[netip.Addr]maps.AddressFlags, error)
+}
+
 // access is the accessors of a Set or a Fake by their method sets, which have
 // to be the same.
 type access struct {
@@ -65,24 +72,27 @@ type access struct {
 		Delete(maps.SourceRange) error
 		All() (map[maps.SourceRange]struct{}, error)
 	}
-	pods interface {
+	pods, services interface {
 		Put(netip.Prefix) error
 		Delete(netip.Prefix) error
 		All() (map[netip.Prefix]struct{}, error)
 	}
-	flows, halfOpen flowMap
-	reader          maps.Reader
-	writes          func() uint64
+	svcAddrs, nodeAddrs addressMap
+	flows, halfOpen     flowMap
+	reader              maps.Reader
+	writes              func() uint64
 }
 
 func ofFake(f *mapstest.Fake) access {
 	return access{f.Frontends(), f.ServicePorts(), f.Backends(), f.Slots(), f.Runtime(), f.Devices(),
-		f.SourceRanges(), f.PodCIDRs(), f.Flows(), f.HalfOpen(), f, f.Writes}
+		f.SourceRanges(), f.PodCIDRs(), f.ServiceCIDRs(),
+		f.Addresses(maps.ServiceAddress), f.Addresses(maps.NodeAddress), f.Flows(), f.HalfOpen(), f, f.Writes}
 }
 
 func ofSet(s *maps.Set) access {
 	return access{s.Frontends(), s.ServicePorts(), s.Backends(), s.Slots(), s.Runtime(), s.Devices(),
-		s.SourceRanges(), s.PodCIDRs(), s.Flows(), s.HalfOpen(), s, s.Writes}
+		s.SourceRanges(), s.PodCIDRs(), s.ServiceCIDRs(),
+		s.Addresses(maps.ServiceAddress), s.Addresses(maps.NodeAddress), s.Flows(), s.HalfOpen(), s, s.Writes}
 }
 
 // step is one operation, with random arguments chosen beforehand, and what it
@@ -105,7 +115,8 @@ func randomStep(r *rand.Rand) step {
 		prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, 1}), 24)
 	}
 	rng := maps.SourceRange{ServicePort: maps.ServicePortID(n % 2), Prefix: prefix}
-	switch r.IntN(18) {
+	flags := maps.AddressFlags(r.IntN(9))
+	switch r.IntN(20) {
 	case 0, 1, 2:
 		svc := maps.Service{ServicePort: maps.ServicePortID(n), Cluster: table}
 		return step{fmt.Sprint("put frontend ", front, svc), func(a access) (any, error) { return nil, a.frontends.Put(front, svc) }}
@@ -144,11 +155,22 @@ func randomStep(r *rand.Rand) step {
 		}}
 	case 13, 14:
 		return step{fmt.Sprint("put ranges ", rng), func(a access) (any, error) {
-			return nil, errors.Join(a.ranges.Put(rng), a.pods.Put(rng.Prefix))
+			return nil, errors.Join(a.ranges.Put(rng), a.pods.Put(rng.Prefix), a.services.Put(rng.Prefix))
 		}}
 	case 15, 16:
 		return step{fmt.Sprint("delete ranges ", rng), func(a access) (any, error) {
-			return nil, errors.Join(a.ranges.Delete(rng), a.pods.Delete(rng.Prefix))
+			return nil, errors.Join(a.ranges.Delete(rng), a.pods.Delete(rng.Prefix), a.services.Delete(rng.Prefix))
+		}}
+	case 17:
+		return step{fmt.Sprint("put address ", front.Addr, flags), func(a access) (any, error) {
+			return nil, errors.Join(a.svcAddrs.Put(front.Addr, flags), a.nodeAddrs.Put(key.Src.Addr(), flags&maps.AddressNode))
+		}}
+	case 18:
+		return step{fmt.Sprint("delete address ", front.Addr), func(a access) (any, error) {
+			if flags&1 != 0 {
+				return nil, a.svcAddrs.Delete(front.Addr)
+			}
+			return nil, a.nodeAddrs.Delete(front.Addr)
 		}}
 	default:
 		return step{fmt.Sprint("look up and delete flow ", key), func(a access) (any, error) {
@@ -232,7 +254,8 @@ type everything struct {
 	Runtime         maps.Runtime
 	Devices         map[uint32]maps.Device
 	Ranges          map[maps.SourceRange]struct{}
-	Pods            map[netip.Prefix]struct{}
+	Pods, Services  map[netip.Prefix]struct{}
+	Addrs, Nodes    map[netip.Addr]maps.AddressFlags
 	Flows, HalfOpen map[maps.FlowKey]maps.Flow
 	Capacity        [2]uint32
 	Contents        maps.Contents
@@ -245,7 +268,7 @@ func readAll(t *testing.T, a access) everything {
 		Capacity: [2]uint32{a.backends.Capacity(), a.slots.Capacity()},
 		Flows:    map[maps.FlowKey]maps.Flow{}, HalfOpen: map[maps.FlowKey]maps.Flow{},
 	}
-	var errs [9]error
+	var errs [12]error
 	out.Frontends, errs[0] = a.frontends.All()
 	out.ServicePorts, errs[1] = a.servicePorts.All()
 	out.Backends, errs[2] = a.backends.All()
@@ -255,6 +278,9 @@ func readAll(t *testing.T, a access) everything {
 	errs[6] = a.reader.EachHalfOpen(func(k maps.FlowKey, f maps.Flow) bool { out.HalfOpen[k] = f; return true })
 	out.Ranges, errs[7] = a.ranges.All()
 	out.Pods, errs[8] = a.pods.All()
+	out.Services, errs[9] = a.services.All()
+	out.Addrs, errs[10] = a.svcAddrs.All()
+	out.Nodes, errs[11] = a.nodeAddrs.All()
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
 	}
