@@ -18,6 +18,18 @@ const volatile __u16 cfg_snat_max = 29999;
  */
 const volatile __u8 cfg_unknown_flow_drop = 1;
 
+/* Refused TCP is answered with a RST instead of an ICMP error. */
+const volatile __u8 cfg_reject_reset = 0;
+
+/* Established TCP whose backend is gone. 1: answered with a RST, 0: sent there on. */
+const volatile __u8 cfg_gone_reset = 0;
+
+/* Pings of load balancer addresses and external IPs are answered. */
+const volatile __u8 cfg_vip_echo = 0;
+
+/* Nanoseconds between two packets a CPU makes itself; 0: it makes none. See limit.h. */
+const volatile __u64 cfg_answer_interval = 1000000;
+
 /* The XDP program runs in generic mode: see tc_bare(). */
 const volatile __u8 cfg_xdp_generic = 0;
 

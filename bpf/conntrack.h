@@ -225,6 +225,21 @@ static __always_inline bool close_believed(const struct segment *s, const struct
 	return !peer->ack || s->seq - peer->ack + 1 <= CLOSE_WINDOW;
 }
 
+/* The node ends a flow in the name of its backend, f being the client's half. */
+__noinline int flow_abort(const struct flow_key *key, struct flow *f)
+{
+	struct flow *peer;
+
+	if (!key || !f)
+		return 0;
+	__sync_fetch_and_or(&f->flags, FLOW_PEER_RST);
+	peer = flow_peer(key, f);
+	if (peer)
+		__sync_fetch_and_or(&peer->flags, FLOW_RST);
+	flow_mark_closed(f);
+	return 0;
+}
+
 /*
  * A SYN, FIN or RST, or anything after an RST. True: the flow is over and the
  * packet begins a new one.

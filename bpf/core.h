@@ -6,6 +6,7 @@
 #ifndef EBB_CORE_H
 #define EBB_CORE_H
 
+#include "address.h"
 #include "begin.h"
 
 /* What a hook has to carry out. */
@@ -78,6 +79,20 @@ static __always_inline bool flow_at_hook(const struct flow *f, enum hook hook)
 	return where != FLOW_REVERSE && !(where & FLOW_POD);
 }
 
+/* Whether the datagrams of a flow to b go elsewhere from now on. */
+static __always_inline bool datagram_moves(const struct backend *b)
+{
+	return !b || b->state == BACKEND_GONE || b->flags & BACKEND_UNSERVING;
+}
+
+/* Whether a packet of an established connection is answered with a RST, its backend being gone. */
+static __always_inline bool core_ends(const struct packet *p, const struct flow *f,
+				      const struct backend *b)
+{
+	return (!b || b->state == BACKEND_GONE) && p->seg.key.proto == IPPROTO_TCP &&
+	       !(f->flags & FLOW_REVERSE) && !(p->seg.tcp_flags & TCP_RST);
+}
+
 /* An established packet. VERDICT_NONE: not so, it begins a new flow. */
 static __always_inline enum verdict core_hit(struct packet *p, struct flow *f, struct outcome *o)
 {
@@ -102,10 +117,14 @@ static __always_inline enum verdict core_hit(struct packet *p, struct flow *f, s
 	b = flow_backend(f);
 	o->counts = b ? bpf_map_lookup_elem(&backend_stats, &f->backend) : NULL;
 	/* A connection stays with what it has; a datagram goes to a backend that is there. */
-	if ((!b || b->state == BACKEND_GONE) && p->seg.key.proto == IPPROTO_UDP &&
-	    !(f->flags & FLOW_REVERSE)) {
-		flow_forget(&p->seg.key, f);
-		return VERDICT_NONE;
+	if (p->seg.key.proto == IPPROTO_UDP) {
+		if (!(f->flags & FLOW_REVERSE) && datagram_moves(b)) {
+			flow_forget(&p->seg.key, f);
+			return VERDICT_NONE;
+		}
+	} else if (cfg_gone_reset && core_ends(p, f, b)) {
+		o->flow = f;
+		return VERDICT_BACKEND_GONE;
 	}
 	o->flow = f;
 	if (f->seen != now) {
@@ -186,7 +205,7 @@ static __always_inline enum verdict core_miss(struct packet *p, struct outcome *
 			return core_answer(p, h, o);
 	}
 	fe = frontend_lookup(&p->seg.key);
-	if (!fe)
+	if (!fe && !address_in_services(&p->seg.key.dst, p->seg.v4))
 		return VERDICT_NOT_SERVICE;
 	if (!room)
 		return VERDICT_MAP_FULL;
@@ -196,6 +215,8 @@ static __always_inline enum verdict core_miss(struct packet *p, struct outcome *
 		if (h && !(h->flow.flags & FLOW_REVERSE))
 			return core_handshake(p, h, room, o);
 	}
+	if (!fe)
+		return address_verdict(&p->seg.key.dst);
 	v = begin_flow(&p->seg, fe);
 	return v == VERDICT_NONE ? core_fresh(room, o) : v;
 }
@@ -248,6 +269,12 @@ static __always_inline void core_init(struct outcome *o)
 	o->counts = NULL;
 	o->confirm = false;
 	o->fresh = false;
+}
+
+/* Dropped, and the sender is told, with an skb. */
+static __always_inline bool verdict_refuses(enum verdict v)
+{
+	return v == VERDICT_NO_ENDPOINTS || v == VERDICT_NO_PORT || v == VERDICT_BACKEND_GONE;
 }
 
 static __always_inline bool verdict_passes(enum verdict v)

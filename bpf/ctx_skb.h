@@ -10,12 +10,15 @@
 
 #include "core.h"
 #include "fib.h"
-#include "icmp.h"
 #include "sctp.h"
 
-#define TC_NEXT    -1
-#define TC_DROP    2
-#define PULL_BYTES 128 /* headers the parser may look at */
+#define TC_NEXT     -1
+#define TC_DROP     2
+#define TC_REDIRECT 7
+#define PULL_BYTES  128 /* headers the parser may look at */
+
+/* What reject() returns instead of one of the above, if it has answered too much already. */
+#define REJECT_LIMITED -2
 
 #define GSO_BY_FRAGS 0xffff /* SCTP: segments of any size */
 
@@ -135,20 +138,31 @@ static __always_inline long tc_dress(struct __sk_buff *skb, bool bare)
 	return bpf_skb_store_bytes(skb, 0, &mac, sizeof(mac), 0);
 }
 
-static __always_inline int tc_answer(struct __sk_buff *skb, struct packet *p, enum verdict v,
-				     __u32 mtu)
-{
-	long err;
+/* Made in reject.h, which parses the packet again: the stack is short, and this is rare. */
+int reject(struct __sk_buff *skb, __u32 v, __u32 mtu);
+int stray_verdict(struct __sk_buff *skb);
 
-	if (tc_dress(skb, !p->l2))
-		return TC_DROP;
-	if (v == VERDICT_TOO_BIG)
-		err = p->seg.v4 ? icmp_error(skb, p, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, mtu)
-				: icmp_error(skb, p, ICMPV6_PKT_TOOBIG, 0, mtu);
-	else
-		err = p->seg.v4 ? icmp_error(skb, p, ICMP_TIME_EXCEEDED, 0, 0)
-				: icmp_error(skb, p, ICMPV6_TIME_EXCEEDED, 0, 0);
-	return err ? TC_DROP : bpf_redirect(skb->ifindex, 0);
+/* Tell the sender why its packet goes no further. */
+static __always_inline int tc_answer(struct __sk_buff *skb, enum verdict v, __u32 mtu)
+{
+	int action = reject(skb, v, mtu);
+
+	return action == REJECT_LIMITED ? TC_DROP : action;
+}
+
+/* The same for what is refused: beyond the limit, that is a verdict of its own. */
+static __always_inline int tc_refuse(struct __sk_buff *skb, struct packet *p, struct outcome *o,
+				     enum verdict *v)
+{
+	int action;
+
+	if (*v == VERDICT_BACKEND_GONE && o->flow)
+		flow_abort(&p->seg.key, o->flow);
+	action = reject(skb, *v, 0);
+	if (action != REJECT_LIMITED)
+		return action;
+	*v = VERDICT_REJECT_LIMITED;
+	return TC_DROP;
 }
 
 /* How a packet that ebb routes is to leave. */
@@ -255,7 +269,7 @@ static __always_inline int tc_translate(struct __sk_buff *skb, struct packet *p,
 	if (routed) {
 		*v = nat_ttl(p) <= 1 ? VERDICT_TTL_EXPIRED : tc_route(skb, p, o, &r, *v);
 		if (*v == VERDICT_TTL_EXPIRED || *v == VERDICT_TOO_BIG)
-			return tc_answer(skb, p, *v, *v == VERDICT_TOO_BIG ? r.mtu : 0);
+			return tc_answer(skb, *v, *v == VERDICT_TOO_BIG ? r.mtu : 0);
 		if (*v == VERDICT_NO_ROUTE)
 			return TC_DROP;
 		if (!r.fib)
@@ -342,6 +356,17 @@ static __always_inline int tc_receive(struct __sk_buff *skb, enum hook hook, str
 	return RARE_NONE;
 }
 
+/* A packet of another protocol: nobody balances it, but it may be to a Service's address. */
+static __always_inline int tc_stray(struct __sk_buff *skb, struct packet *p, struct outcome *o,
+				    enum verdict *v)
+{
+	if (*v == VERDICT_ECHO)
+		return TC_REDIRECT;
+	if (verdict_refuses(*v))
+		return tc_refuse(skb, p, o, v);
+	return verdict_passes(*v) ? TC_NEXT : TC_DROP;
+}
+
 static __always_inline int tc_handle(struct __sk_buff *skb, enum hook hook)
 {
 	int action = TC_NEXT;
@@ -358,8 +383,13 @@ static __always_inline int tc_handle(struct __sk_buff *skb, enum hook hook)
 		v = hook == HOOK_TC_EGRESS ? core_egress(&p, &o, hook) : core_ingress(&p, &o, hook);
 		if (core_translates(&o, v))
 			action = tc_translate(skb, &p, &o, &v);
+		else if (verdict_refuses(v))
+			action = tc_refuse(skb, &p, &o, &v);
 		else if (!verdict_passes(v))
 			action = TC_DROP;
+	} else if (v == VERDICT_NOT_L4 && hook == HOOK_TC_INGRESS) {
+		v = stray_verdict(skb);
+		action = tc_stray(skb, &p, &o, &v);
 	}
 	count_verdict(hook, v);
 	return action;

@@ -213,10 +213,14 @@ const (
 )
 
 type LayoutRuntimeValues struct {
-	_         structs.HostLayout
-	Snat4     LayoutIpAddr
-	Snat6     LayoutIpAddr
-	HostNetns uint64
+	_             structs.HostLayout
+	Snat4         LayoutIpAddr
+	Snat6         LayoutIpAddr
+	HostNetns     uint64
+	Services4Net  uint32
+	Services4Mask uint32
+	Services6Net  LayoutIpAddr
+	Services6Mask LayoutIpAddr
 }
 
 type LayoutServiceCidrKey struct {

@@ -8,6 +8,7 @@
 #include "pod.h"
 
 #include "frag.h"
+#include "reject.h"
 #include "related.h"
 
 SEC("tcx/ingress")

@@ -7,6 +7,7 @@
 #define EBB_POD_H
 
 #include "ctx_skb.h"
+#include "icmp.h"
 
 /* Only what a pod sends to itself would not come back from the stack. */
 static __always_inline int pod_translate(struct __sk_buff *skb, struct packet *p, struct outcome *o,
@@ -45,8 +46,13 @@ static __always_inline int pod_handle(struct __sk_buff *skb, enum hook hook)
 					    : core_ingress(&p, &o, hook);
 		if (core_translates(&o, v))
 			action = pod_translate(skb, &p, &o, &v);
+		else if (verdict_refuses(v))
+			action = tc_refuse(skb, &p, &o, &v);
 		else if (!verdict_passes(v))
 			action = TC_DROP;
+	} else if (v == VERDICT_NOT_L4 && hook == HOOK_POD_INGRESS) {
+		v = stray_verdict(skb);
+		action = tc_stray(skb, &p, &o, &v);
 	}
 	count_verdict(hook, v);
 	return action;

@@ -8,6 +8,7 @@
 #define EBB_RARE_H
 
 #include "ctx_skb.h"
+#include "icmp.h"
 
 /* An IP header, and where what it is of begins. */
 struct rare_ip {

@@ -14,7 +14,6 @@
 
 #define ICMP_PARAMETER_PROBLEM 12
 
-#define ICMPV6_DEST_UNREACH      1
 #define ICMPV6_PARAMETER_PROBLEM 4
 
 #define QUOTE_BYTES 8 /* least of what is quoted of the transport header (RFC 792) */

@@ -7,6 +7,7 @@
  */
 #include "ctx_skb.h"
 #include "frag.h"
+#include "reject.h"
 #include "related.h"
 
 SEC("tcx/ingress")

@@ -18,6 +18,7 @@ import (
 const (
 	TCMapAddresses          = "addresses"
 	TCMapAffinity           = "affinity"
+	TCMapAnswerDue          = "answer_due"
 	TCMapBackendRoutes      = "backend_routes"
 	TCMapBackendStats       = "backend_stats"
 	TCMapBackends           = "backends"
@@ -31,6 +32,7 @@ const (
 	TCMapHalfOpen           = "half_open"
 	TCMapPodCidrs           = "pod_cidrs"
 	TCMapRareScratch        = "rare_scratch"
+	TCMapRejectScratch      = "reject_scratch"
 	TCMapRuntime            = "runtime"
 	TCMapServiceCidrs       = "service_cidrs"
 	TCMapServicePorts       = "service_ports"
@@ -39,10 +41,14 @@ const (
 	TCMapSourceRanges       = "source_ranges"
 	TCProgEbbTcEgress       = "ebb_tc_egress"
 	TCProgEbbTcIngress      = "ebb_tc_ingress"
+	TCVarCfgAnswerInterval  = "cfg_answer_interval"
+	TCVarCfgGoneReset       = "cfg_gone_reset"
+	TCVarCfgRejectReset     = "cfg_reject_reset"
 	TCVarCfgSnatMax         = "cfg_snat_max"
 	TCVarCfgSnatMin         = "cfg_snat_min"
 	TCVarCfgTickShift       = "cfg_tick_shift"
 	TCVarCfgUnknownFlowDrop = "cfg_unknown_flow_drop"
+	TCVarCfgVipEcho         = "cfg_vip_echo"
 	TCVarCfgXdpGeneric      = "cfg_xdp_generic"
 )
 
@@ -98,6 +104,7 @@ type TCProgramSpecs struct {
 type TCMapSpecs struct {
 	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
 	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
+	AnswerDue     *ebpf.MapSpec `ebpf:"answer_due"`
 	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
@@ -111,6 +118,7 @@ type TCMapSpecs struct {
 	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
 	PodCidrs      *ebpf.MapSpec `ebpf:"pod_cidrs"`
 	RareScratch   *ebpf.MapSpec `ebpf:"rare_scratch"`
+	RejectScratch *ebpf.MapSpec `ebpf:"reject_scratch"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
@@ -123,10 +131,14 @@ type TCMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TCVariableSpecs struct {
+	CfgAnswerInterval  *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
+	CfgGoneReset       *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
+	CfgRejectReset     *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
 	CfgTickShift       *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
 	CfgUnknownFlowDrop *ebpf.VariableSpec `ebpf:"cfg_unknown_flow_drop"`
+	CfgVipEcho         *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
 	CfgXdpGeneric      *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
 }
 
@@ -152,6 +164,7 @@ func (o *TCObjects) Close() error {
 type TCMaps struct {
 	Addresses     *ebpf.Map `ebpf:"addresses"`
 	Affinity      *ebpf.Map `ebpf:"affinity"`
+	AnswerDue     *ebpf.Map `ebpf:"answer_due"`
 	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
 	Backends      *ebpf.Map `ebpf:"backends"`
@@ -165,6 +178,7 @@ type TCMaps struct {
 	HalfOpen      *ebpf.Map `ebpf:"half_open"`
 	PodCidrs      *ebpf.Map `ebpf:"pod_cidrs"`
 	RareScratch   *ebpf.Map `ebpf:"rare_scratch"`
+	RejectScratch *ebpf.Map `ebpf:"reject_scratch"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
@@ -177,6 +191,7 @@ func (m *TCMaps) Close() error {
 	return _TCClose(
 		m.Addresses,
 		m.Affinity,
+		m.AnswerDue,
 		m.BackendRoutes,
 		m.BackendStats,
 		m.Backends,
@@ -190,6 +205,7 @@ func (m *TCMaps) Close() error {
 		m.HalfOpen,
 		m.PodCidrs,
 		m.RareScratch,
+		m.RejectScratch,
 		m.Runtime,
 		m.ServiceCidrs,
 		m.ServicePorts,
@@ -203,10 +219,14 @@ func (m *TCMaps) Close() error {
 //
 // It can be passed to LoadTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TCVariables struct {
+	CfgAnswerInterval  *ebpf.Variable `ebpf:"cfg_answer_interval"`
+	CfgGoneReset       *ebpf.Variable `ebpf:"cfg_gone_reset"`
+	CfgRejectReset     *ebpf.Variable `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.Variable `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.Variable `ebpf:"cfg_snat_min"`
 	CfgTickShift       *ebpf.Variable `ebpf:"cfg_tick_shift"`
 	CfgUnknownFlowDrop *ebpf.Variable `ebpf:"cfg_unknown_flow_drop"`
+	CfgVipEcho         *ebpf.Variable `ebpf:"cfg_vip_echo"`
 	CfgXdpGeneric      *ebpf.Variable `ebpf:"cfg_xdp_generic"`
 }
 

@@ -230,7 +230,7 @@ enum backend_flag {
 	BACKEND_LOCAL = 1 << 0,      /* runs on this node */
 	BACKEND_IN_CLUSTER = 1 << 1, /* a candidate of the policy Cluster */
 	BACKEND_IN_LOCAL = 1 << 2,   /* a candidate of the policy Local */
-	BACKEND_UNSERVING = 1 << 3,  /* terminating, not ready: datagrams go elsewhere */
+	BACKEND_UNSERVING = 1 << 3,  /* not ready, but others are: datagrams go to them */
 };
 
 struct backend {
@@ -262,8 +262,16 @@ struct runtime_values {
 	union ip_addr snat4; /* source of flows sent to other nodes */
 	union ip_addr snat6;
 	__u64 host_netns; /* cookie of the node's network namespace; 0: not known */
+	/*
+	 * The smallest range of each family that contains all service_cidrs and
+	 * ClusterIPs: asked before those maps are. A mask of 0 means any address.
+	 */
+	__be32 services4_net;
+	__be32 services4_mask;
+	union ip_addr services6_net;
+	union ip_addr services6_mask;
 };
-_Static_assert(sizeof(struct runtime_values) == 40, "runtime_values has holes");
+_Static_assert(sizeof(struct runtime_values) == 80, "runtime_values has holes");
 
 enum device_flag {
 	DEVICE_XDP_TX = 1 << 0, /* XDP may send through it */

@@ -5,6 +5,7 @@
  */
 #include "core.h"
 #include "fib.h"
+#include "limit.h"
 #include "sctp.h"
 
 #define VLAN_ID_MASK 0x0fff
@@ -131,6 +132,17 @@ static __always_inline int xdp_translate(struct xdp_md *ctx, struct packet *p, s
 	return bpf_redirect(f->ifindex, 0);
 }
 
+/* TC makes the answer. What it would not answer shall not cost an skb. */
+static __always_inline int xdp_refuse(enum verdict *v)
+{
+	if (!answer_allowed()) {
+		*v = VERDICT_REJECT_LIMITED;
+		return XDP_DROP;
+	}
+	*v = VERDICT_LEFT_TO_TC;
+	return XDP_PASS;
+}
+
 SEC("xdp.frags")
 int ebb_xdp(struct xdp_md *ctx)
 {
@@ -147,6 +159,8 @@ int ebb_xdp(struct xdp_md *ctx)
 		v = core_ingress(&p, &o, HOOK_XDP);
 		if (core_translates(&o, v))
 			action = xdp_translate(ctx, &p, &o, &v);
+		else if (verdict_refuses(v))
+			action = xdp_refuse(&v);
 		else if (!verdict_passes(v))
 			action = XDP_DROP;
 	}

@@ -18,6 +18,7 @@ import (
 const (
 	XDPMapAddresses          = "addresses"
 	XDPMapAffinity           = "affinity"
+	XDPMapAnswerDue          = "answer_due"
 	XDPMapBackendRoutes      = "backend_routes"
 	XDPMapBackendStats       = "backend_stats"
 	XDPMapBackends           = "backends"
@@ -37,10 +38,14 @@ const (
 	XDPMapSockets            = "sockets"
 	XDPMapSourceRanges       = "source_ranges"
 	XDPProgEbbXdp            = "ebb_xdp"
+	XDPVarCfgAnswerInterval  = "cfg_answer_interval"
+	XDPVarCfgGoneReset       = "cfg_gone_reset"
+	XDPVarCfgRejectReset     = "cfg_reject_reset"
 	XDPVarCfgSnatMax         = "cfg_snat_max"
 	XDPVarCfgSnatMin         = "cfg_snat_min"
 	XDPVarCfgTickShift       = "cfg_tick_shift"
 	XDPVarCfgUnknownFlowDrop = "cfg_unknown_flow_drop"
+	XDPVarCfgVipEcho         = "cfg_vip_echo"
 	XDPVarCfgXdpGeneric      = "cfg_xdp_generic"
 )
 
@@ -95,6 +100,7 @@ type XDPProgramSpecs struct {
 type XDPMapSpecs struct {
 	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
 	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
+	AnswerDue     *ebpf.MapSpec `ebpf:"answer_due"`
 	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
@@ -119,10 +125,14 @@ type XDPMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type XDPVariableSpecs struct {
+	CfgAnswerInterval  *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
+	CfgGoneReset       *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
+	CfgRejectReset     *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
 	CfgTickShift       *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
 	CfgUnknownFlowDrop *ebpf.VariableSpec `ebpf:"cfg_unknown_flow_drop"`
+	CfgVipEcho         *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
 	CfgXdpGeneric      *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
 }
 
@@ -148,6 +158,7 @@ func (o *XDPObjects) Close() error {
 type XDPMaps struct {
 	Addresses     *ebpf.Map `ebpf:"addresses"`
 	Affinity      *ebpf.Map `ebpf:"affinity"`
+	AnswerDue     *ebpf.Map `ebpf:"answer_due"`
 	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
 	Backends      *ebpf.Map `ebpf:"backends"`
@@ -172,6 +183,7 @@ func (m *XDPMaps) Close() error {
 	return _XDPClose(
 		m.Addresses,
 		m.Affinity,
+		m.AnswerDue,
 		m.BackendRoutes,
 		m.BackendStats,
 		m.Backends,
@@ -197,10 +209,14 @@ func (m *XDPMaps) Close() error {
 //
 // It can be passed to LoadXDPObjects or ebpf.CollectionSpec.LoadAndAssign.
 type XDPVariables struct {
+	CfgAnswerInterval  *ebpf.Variable `ebpf:"cfg_answer_interval"`
+	CfgGoneReset       *ebpf.Variable `ebpf:"cfg_gone_reset"`
+	CfgRejectReset     *ebpf.Variable `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.Variable `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.Variable `ebpf:"cfg_snat_min"`
 	CfgTickShift       *ebpf.Variable `ebpf:"cfg_tick_shift"`
 	CfgUnknownFlowDrop *ebpf.Variable `ebpf:"cfg_unknown_flow_drop"`
+	CfgVipEcho         *ebpf.Variable `ebpf:"cfg_vip_echo"`
 	CfgXdpGeneric      *ebpf.Variable `ebpf:"cfg_xdp_generic"`
 }
 

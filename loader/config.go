@@ -3,6 +3,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cilium/ebpf"
 )
@@ -58,7 +59,20 @@ type Config struct {
 	// DropUnknownFlows drops the middle of a connection nobody knows
 	// and that would have to be sent to another node; else it passes untouched.
 	DropUnknownFlows bool
+	// RejectRate is how many packets a second each CPU may answer with one of
+	// its own, an ICMP error or a RST; 0: none.
+	RejectRate uint32
+	// RejectTCPReset answers refused TCP with a RST instead of an ICMP error.
+	RejectTCPReset bool
+	// ResetGone answers established TCP whose backend is gone with a RST; else
+	// it is still sent there.
+	ResetGone bool
+	// VIPEcho answers pings of load balancer addresses and external IPs.
+	VIPEcho bool
 }
+
+// MaxRejectRate is the highest RejectRate.
+const MaxRejectRate = 1_000_000
 
 // validate reports every setting the programs could not work with.
 func (c Config) validate() error {
@@ -68,6 +82,9 @@ func (c Config) validate() error {
 	}
 	if c.SNATMin > c.SNATMax {
 		errs = append(errs, fmt.Errorf("SNAT ports %d-%d: the range is empty", c.SNATMin, c.SNATMax))
+	}
+	if c.RejectRate > MaxRejectRate {
+		errs = append(errs, fmt.Errorf("%d answers a second are more than %d", c.RejectRate, MaxRejectRate))
 	}
 	if int(c.XDP) >= len(xdpModeNames()) {
 		errs = append(errs, fmt.Errorf("unknown XDP mode %s", c.XDP))
@@ -89,7 +106,19 @@ func (c Config) variables(tickShift uint32) []variable {
 		{"cfg_snat_max", c.SNATMax},
 		{"cfg_unknown_flow_drop", flag(c.DropUnknownFlows)},
 		{"cfg_xdp_generic", flag(c.XDP == XDPGeneric)},
+		{"cfg_answer_interval", c.answerInterval()},
+		{"cfg_reject_reset", flag(c.RejectTCPReset)},
+		{"cfg_gone_reset", flag(c.ResetGone)},
+		{"cfg_vip_echo", flag(c.VIPEcho)},
 	}
+}
+
+// answerInterval is the time between two answers in nanoseconds.
+func (c Config) answerInterval() uint64 {
+	if c.RejectRate == 0 {
+		return 0
+	}
+	return uint64(time.Second) / uint64(c.RejectRate)
 }
 
 func flag(b bool) uint8 {

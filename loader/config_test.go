@@ -34,6 +34,8 @@ func TestConfigIsValidated(t *testing.T) {
 		{"one port is a range", func(c *Config) { c.SNATMax = c.SNATMin }, ""},
 		{"port 0 is no source port", func(c *Config) { c.SNATMin = 0 }, "first SNAT port is 0"},
 		{"an empty range is refused", func(c *Config) { c.SNATMax = 1023 }, "1024-1023: the range is empty"},
+		{"a rate of nothing is one", func(c *Config) { c.RejectRate = 0 }, ""},
+		{"a rate above the highest is refused", func(c *Config) { c.RejectRate = MaxRejectRate + 1 }, "1000001 answers"},
 		{"an unknown mode is refused", func(c *Config) { c.XDP = 9 }, "xdpmode(9)"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -52,18 +54,26 @@ func TestSettingsReachTheObjects(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			spec, err := open()
 			must(t, "open", err)
-			c := Config{SNATMin: 2000, SNATMax: 3000, DropUnknownFlows: false}
+			c := Config{
+				SNATMin: 2000, SNATMax: 3000, DropUnknownFlows: false,
+				RejectRate: 500, RejectTCPReset: true, ResetGone: true, VIPEcho: true,
+			}
 			must(t, "set", setVariables(spec, c.variables(11)))
 			var shift uint32
 			var low, high uint16
-			var drop uint8
+			var drop, reset, gone, echo uint8
+			var interval uint64
 			for v, target := range map[string]any{
 				"cfg_tick_shift": &shift, "cfg_snat_min": &low, "cfg_snat_max": &high, "cfg_unknown_flow_drop": &drop,
+				"cfg_answer_interval": &interval, "cfg_reject_reset": &reset, "cfg_gone_reset": &gone, "cfg_vip_echo": &echo,
 			} {
 				must(t, "get "+v, spec.Variables[v].Get(target))
 			}
 			if shift != 11 || low != 2000 || high != 3000 || drop != 0 {
 				t.Errorf("object has %d, %d, %d, %d", shift, low, high, drop)
+			}
+			if interval != 2_000_000 || reset != 1 || gone != 1 || echo != 1 {
+				t.Errorf("object has %d, %d, %d, %d", interval, reset, gone, echo)
 			}
 		})
 	}

@@ -3,6 +3,7 @@ package maps
 import (
 	"bytes"
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"time"
 
@@ -118,7 +119,8 @@ func fromName(b []byte) string {
 func toBackend(b Backend) bpf.LayoutBackend {
 	flags := bit(b.Local, bpf.LayoutBackendFlagBACKEND_LOCAL) |
 		bit(b.InCluster, bpf.LayoutBackendFlagBACKEND_IN_CLUSTER) |
-		bit(b.InLocal, bpf.LayoutBackendFlagBACKEND_IN_LOCAL)
+		bit(b.InLocal, bpf.LayoutBackendFlagBACKEND_IN_LOCAL) |
+		bit(b.Unserving, bpf.LayoutBackendFlagBACKEND_UNSERVING)
 	return bpf.LayoutBackend{
 		Addr:        toAddr(b.Addr.Addr()),
 		Port:        toWire(b.Addr.Port()),
@@ -137,6 +139,7 @@ func fromBackend(v *bpf.LayoutBackend) Backend {
 		Local:       flags&bpf.LayoutBackendFlagBACKEND_LOCAL != 0,
 		InCluster:   flags&bpf.LayoutBackendFlagBACKEND_IN_CLUSTER != 0,
 		InLocal:     flags&bpf.LayoutBackendFlagBACKEND_IN_LOCAL != 0,
+		Unserving:   flags&bpf.LayoutBackendFlagBACKEND_UNSERVING != 0,
 		Generation:  v.Generation,
 		ServicePort: ServicePortID(v.ServicePort),
 	}
@@ -242,11 +245,35 @@ func fold(sum uint64) uint16 {
 }
 
 func toRuntime(r Runtime) bpf.LayoutRuntimeValues {
-	return bpf.LayoutRuntimeValues{Snat4: toAddr(r.SNAT4), Snat6: toAddr(r.SNAT6), HostNetns: r.HostNetns}
+	v := bpf.LayoutRuntimeValues{Snat4: toAddr(r.SNAT4), Snat6: toAddr(r.SNAT6), HostNetns: r.HostNetns}
+	if p := r.Services4; p.IsValid() {
+		a := p.Addr().As4()
+		v.Services4Net = binary.NativeEndian.Uint32(a[:])
+		v.Services4Mask = binary.NativeEndian.Uint32(net.CIDRMask(p.Bits(), 32))
+	}
+	if p := r.Services6; p.IsValid() {
+		v.Services6Net = toAddr(p.Addr())
+		copy(v.Services6Mask.B[:], net.CIDRMask(p.Bits(), 128))
+	}
+	return v
 }
 
 func fromRuntime(v *bpf.LayoutRuntimeValues) Runtime {
-	return Runtime{SNAT4: fromOptionalAddr(v.Snat4), SNAT6: fromOptionalAddr(v.Snat6), HostNetns: v.HostNetns}
+	r := Runtime{SNAT4: fromOptionalAddr(v.Snat4), SNAT6: fromOptionalAddr(v.Snat6), HostNetns: v.HostNetns}
+	var a4, mask4 [4]byte
+	binary.NativeEndian.PutUint32(a4[:], v.Services4Net)
+	binary.NativeEndian.PutUint32(mask4[:], v.Services4Mask)
+	r.Services4 = fromMask(netip.AddrFrom4(a4), mask4[:])
+	r.Services6 = fromMask(netip.AddrFrom16(v.Services6Net.B), v.Services6Mask.B[:])
+	return r
+}
+
+// fromMask is the prefix with that mask, invalid if the mask is 0.
+func fromMask(a netip.Addr, mask net.IPMask) netip.Prefix {
+	if n, _ := mask.Size(); n > 0 {
+		return netip.PrefixFrom(a, n)
+	}
+	return netip.Prefix{}
 }
 
 func toDevice(d Device) bpf.LayoutDevice {

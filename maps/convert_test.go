@@ -17,6 +17,7 @@ import (
 var compareAddrs = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 }
 
 // wire is v as it lies in a map.
@@ -99,7 +100,18 @@ func TestValuesHaveTheLayoutOfTheDatapath(t *testing.T) {
 		{
 			name: "an absent node address is all zero",
 			got:  toRuntime(Runtime{SNAT4: v4.Addr(), HostNetns: 7}),
-			want: [][]byte{mapped(t, "10.0.0.1"), bytes.Repeat([]byte{0}, 16), binary.NativeEndian.AppendUint64(nil, 7)},
+			want: [][]byte{
+				mapped(t, "10.0.0.1"), bytes.Repeat([]byte{0}, 16), binary.NativeEndian.AppendUint64(nil, 7),
+				bytes.Repeat([]byte{0}, 8+32),
+			},
+		},
+		{
+			name: "a span of services has a mask",
+			got:  toRuntime(Runtime{Services4: netip.MustParsePrefix("10.96.0.0/12"), Services6: netip.MustParsePrefix("fd00::/9")}),
+			want: [][]byte{
+				bytes.Repeat([]byte{0}, 40), {10, 96, 0, 0, 255, 240, 0, 0},
+				mapped(t, "fd00::"), {0xff, 0x80}, bytes.Repeat([]byte{0}, 14),
+			},
 		},
 		{
 			name: "a device has its tag in host order",
@@ -152,7 +164,7 @@ func FuzzBackendsComeBackAsTheyWentIn(f *testing.F) {
 	f.Add([]byte{0xfd, 0}, true, uint16(0x0102), uint8(3), false, uint32(1<<32-1), uint32(0))
 	f.Fuzz(func(t *testing.T, addr []byte, v6 bool, port uint16, state uint8, local bool, gen, sp uint32) {
 		want := Backend{Addr: netip.AddrPortFrom(addrOf(addr, v6), port), State: State(state),
-			Local: local, InCluster: gen&1 != 0, InLocal: gen&2 != 0, Generation: gen, ServicePort: ServicePortID(sp)}
+			Local: local, InCluster: gen&1 != 0, InLocal: gen&2 != 0, Unserving: gen&4 != 0, Generation: gen, ServicePort: ServicePortID(sp)}
 		value := toBackend(want)
 		if got := fromBackend(&value); got != want {
 			t.Errorf("backend %v came back as %v", want, got)
@@ -177,6 +189,24 @@ func FuzzRangesComeBackAsTheyWentIn(f *testing.F) {
 		pod := toCIDRKey(p)
 		if got := fromCIDRKey(&pod); got != p {
 			t.Errorf("pod range %v came back as %v", p, got)
+		}
+	})
+}
+
+func FuzzSpansOfServicesComeBackAsTheyWentIn(f *testing.F) {
+	f.Add([]byte{10, 96, 0, 0}, uint8(12), []byte{0xfd}, uint8(108))
+	f.Add([]byte{}, uint8(32), []byte{}, uint8(128))
+	f.Fuzz(func(t *testing.T, a4 []byte, bits4 uint8, a6 []byte, bits6 uint8) {
+		want := Runtime{
+			Services4: netip.PrefixFrom(addrOf(a4, false), int(bits4)%33).Masked(),
+			Services6: netip.PrefixFrom(addrOf(a6, true), int(bits6)%129).Masked(),
+		}
+		if want.Validate() != nil {
+			t.Skip("no span, or not one of its family")
+		}
+		value := toRuntime(want)
+		if got := fromRuntime(&value); got != want {
+			t.Errorf("runtime values %v came back as %v", want, got)
 		}
 	})
 }

@@ -156,8 +156,12 @@ func (c Contents) backendLines() []string {
 		if b.Local {
 			where = "local"
 		}
-		return fmt.Sprintf("backend %d %s state=%s %s gen=%d service=%s in=%s",
+		line := fmt.Sprintf("backend %d %s state=%s %s gen=%d service=%s in=%s",
 			id, b.Addr, b.State, where, b.Generation, c.name(b.ServicePort), b.candidacies())
+		if b.Unserving {
+			line += " unserving"
+		}
+		return line
 	})
 }
 
@@ -215,15 +219,19 @@ func compareFlowKeys(a, b FlowKey) int {
 }
 
 func (c Contents) runtimeLines() []string {
-	return []string{fmt.Sprintf("runtime snat4=%s snat6=%s",
-		orDash(c.Runtime.SNAT4), orDash(c.Runtime.SNAT6))}
+	r := c.Runtime
+	return []string{fmt.Sprintf("runtime snat4=%s snat6=%s services4=%s services6=%s",
+		orDash(r.SNAT4), orDash(r.SNAT6), orDash(r.Services4), orDash(r.Services6))}
 }
 
-func orDash(a netip.Addr) string {
-	if !a.IsValid() {
+func orDash[T interface {
+	IsValid() bool
+	String() string
+}](v T) string {
+	if !v.IsValid() {
 		return "-"
 	}
-	return a.String()
+	return v.String()
 }
 
 func (c Contents) deviceLines() []string {

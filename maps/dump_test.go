@@ -22,7 +22,7 @@ frontend [fd00:96::1]:80/TCP service=#9 policy=internal-local cluster=5+2 local=
 service-port 1 default/web:http/TCP
 service-port 2 kube-system/dns:/UDP
 backend 3 10.0.1.7:8080 state=active local gen=1 service=default/web:http/TCP in=cluster,local
-backend 5 10.0.2.5:8080 state=draining remote gen=4 service=default/web:http/TCP in=cluster
+backend 5 10.0.2.5:8080 state=draining remote gen=4 service=default/web:http/TCP in=cluster unserving
 backend 10 [fd00::7]:8080 state=gone remote gen=2 service=#9 in=-
 table 0+5 3:3 5:2
 table 5+2 10:2
@@ -36,7 +36,7 @@ flow TCP 10.0.1.7:8080 > 192.0.2.1:4000 becomes 10.96.0.1:80 > 192.0.2.1:4000 ba
 flow TCP 192.0.2.1:4000 > 10.96.0.1:80 becomes 192.0.2.1:4000 > 10.0.1.7:8080 backend=3 gen=1 flags=-
 flow UDP 192.0.2.1:53 > 10.96.0.1:53 becomes 192.0.2.1:53 > 10.0.3.1:53 backend=4 gen=0 flags=remote
 half-open TCP [2001:db8::1]:4000 > [fd00:96::1]:80 becomes [2001:db8::1]:4000 > [fd00::7]:8080 backend=10 gen=2 flags=-
-runtime snat4=10.0.0.1 snat6=-
+runtime snat4=10.0.0.1 snat6=- services4=10.96.0.0/12 services6=-
 device 2 xdp-tx
 device 10 lower=2 vlan=100 xdp-tx
 device 11
@@ -126,7 +126,7 @@ func fillGolden(t *testing.T, s target) {
 		s.servicePorts.Put(2, maps.ServicePort{Namespace: "kube-system", Service: "dns", Proto: maps.UDP}),
 		s.backends.Put(10, maps.Backend{Addr: pod6, State: maps.Gone, Generation: 2, ServicePort: 9}),
 		s.backends.Put(3, maps.Backend{Addr: pod, State: maps.Active, Local: true, InCluster: true, InLocal: true, Generation: 1, ServicePort: 1}),
-		s.backends.Put(5, maps.Backend{Addr: ap("10.0.2.5:8080"), State: maps.Draining, InCluster: true, Generation: 4, ServicePort: 1}),
+		s.backends.Put(5, maps.Backend{Addr: ap("10.0.2.5:8080"), State: maps.Draining, InCluster: true, Unserving: true, Generation: 4, ServicePort: 1}),
 		s.backends.Put(6, maps.Backend{}),
 		s.slots.Write(a, []maps.BackendID{5, 3, 3, 5, 3}),
 		s.slots.Write(b, []maps.BackendID{10, 10}),
@@ -138,7 +138,7 @@ func fillGolden(t *testing.T, s target) {
 		}),
 		s.frontends.Put(web, maps.Service{ServicePort: 1, HasEndpoints: true, Cluster: a}),
 		s.frontends.Put(dns, maps.Service{ServicePort: 2}),
-		s.runtime.Put(maps.Runtime{SNAT4: addr("10.0.0.1")}),
+		s.runtime.Put(maps.Runtime{SNAT4: addr("10.0.0.1"), Services4: netip.MustParsePrefix("10.96.0.0/12")}),
 		s.devices.Put(11, maps.Device{}),
 		s.devices.Put(10, maps.Device{Lower: 2, VLAN: 100, XDPTx: true}),
 		s.devices.Put(2, maps.Device{XDPTx: true}),

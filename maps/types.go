@@ -133,6 +133,9 @@ type Backend struct {
 	// InCluster and InLocal say of which policies it is a candidate. The tables
 	// tell that too, but cannot be searched.
 	InCluster, InLocal bool
+	// Unserving: it is not ready any more while others are. Datagrams go to
+	// those; connections stay.
+	Unserving bool
 	// Generation changes each time the index is given to another backend; a
 	// flow with another generation belongs to a backend that is gone.
 	Generation  uint32
@@ -208,6 +211,10 @@ type Runtime struct {
 	SNAT4, SNAT6 netip.Addr
 	// HostNetns is the cookie of the node's network namespace; 0: not known.
 	HostNetns uint64
+	// Services4 and Services6 contain all service ranges and ClusterIPs of
+	// their family: other addresses are not asked for. An invalid prefix: any
+	// address is.
+	Services4, Services6 netip.Prefix
 }
 
 // Device is how XDP may leave by a device.

@@ -113,6 +113,25 @@ func (f Flow) Validate() error {
 
 // Validate reports why r cannot be an entry.
 func (r Runtime) Validate() error {
+	return errors.Join(r.checkSNAT(), checkSpan(r.Services4, true), checkSpan(r.Services6, false))
+}
+
+// checkSpan refuses a span that is not of its family. One of all addresses is
+// written as none.
+func checkSpan(p netip.Prefix, v4 bool) error {
+	if p == (netip.Prefix{}) {
+		return nil
+	}
+	if err := checkPrefix(p); err != nil {
+		return err
+	}
+	if p.Addr().Is4() != v4 || p.Bits() == 0 {
+		return fmt.Errorf("span %s of services is of the other family, or of no length", p)
+	}
+	return nil
+}
+
+func (r Runtime) checkSNAT() error {
 	if r.SNAT4.IsValid() && (!r.SNAT4.Is4() || r.SNAT4.IsUnspecified()) {
 		return fmt.Errorf("snat4 %s is not the address of an IPv4 node", r.SNAT4)
 	}

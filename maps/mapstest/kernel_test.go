@@ -18,6 +18,7 @@ import (
 var compareAddrs = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 }
 
 // flowMap is the method set of maps.Flows and mapstest.Flows.
@@ -139,7 +140,7 @@ func randomStep(r *rand.Rand) step {
 	case 9:
 		return step{fmt.Sprint("read table ", table), func(a access) (any, error) { return a.slots.Read(table) }}
 	case 10:
-		values := maps.Runtime{SNAT4: anyAddr(r), SNAT6: anyAddr(r), HostNetns: r.Uint64()}
+		values := maps.Runtime{SNAT4: anyAddr(r), SNAT6: anyAddr(r), HostNetns: r.Uint64(), Services4: prefix}
 		return step{fmt.Sprint("put runtime ", values), func(a access) (any, error) { return nil, a.runtime.Put(values) }}
 	case 11:
 		d := maps.Device{VLAN: uint16(4090 + n), XDPTx: n%2 == 0}

@@ -146,7 +146,17 @@ var (
 // on returns a with another port: one service per kind of row.
 func on(a netip.AddrPort, port uint16) netip.AddrPort { return netip.AddrPortFrom(a.Addr(), port) }
 
+// addServices sets r up as an agent does in a usual cluster: ClusterIPs are in
+// one range of each family.
 func addServices(b *testing.B, r *rig.Rig) {
+	rt, err := r.Set.Runtime().Get()
+	if err != nil {
+		b.Fatal(err)
+	}
+	rt.Services4, rt.Services6 = netip.MustParsePrefix("10.96.0.0/12"), netip.MustParsePrefix("fd00:96::/108")
+	if err := r.Set.Runtime().Put(rt); err != nil {
+		b.Fatal(err)
+	}
 	// Each backend has its own source ports: enough of them for new flows.
 	crowd := make([]maps.Backend, 64)
 	for i := range crowd {

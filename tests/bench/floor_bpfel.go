@@ -51,10 +51,14 @@ const (
 	FloorProgFloorTwoMisses    = "floor_two_misses"
 	FloorProgWrapTc            = "wrap_tc"
 	FloorProgWrapXdp           = "wrap_xdp"
+	FloorVarCfgAnswerInterval  = "cfg_answer_interval"
+	FloorVarCfgGoneReset       = "cfg_gone_reset"
+	FloorVarCfgRejectReset     = "cfg_reject_reset"
 	FloorVarCfgSnatMax         = "cfg_snat_max"
 	FloorVarCfgSnatMin         = "cfg_snat_min"
 	FloorVarCfgTickShift       = "cfg_tick_shift"
 	FloorVarCfgUnknownFlowDrop = "cfg_unknown_flow_drop"
+	FloorVarCfgVipEcho         = "cfg_vip_echo"
 	FloorVarCfgXdpGeneric      = "cfg_xdp_generic"
 )
 
@@ -147,10 +151,14 @@ type FloorMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorVariableSpecs struct {
+	CfgAnswerInterval  *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
+	CfgGoneReset       *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
+	CfgRejectReset     *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
 	CfgTickShift       *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
 	CfgUnknownFlowDrop *ebpf.VariableSpec `ebpf:"cfg_unknown_flow_drop"`
+	CfgVipEcho         *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
 	CfgXdpGeneric      *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
 }
 
@@ -237,10 +245,14 @@ func (m *FloorMaps) Close() error {
 //
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorVariables struct {
+	CfgAnswerInterval  *ebpf.Variable `ebpf:"cfg_answer_interval"`
+	CfgGoneReset       *ebpf.Variable `ebpf:"cfg_gone_reset"`
+	CfgRejectReset     *ebpf.Variable `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.Variable `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.Variable `ebpf:"cfg_snat_min"`
 	CfgTickShift       *ebpf.Variable `ebpf:"cfg_tick_shift"`
 	CfgUnknownFlowDrop *ebpf.Variable `ebpf:"cfg_unknown_flow_drop"`
+	CfgVipEcho         *ebpf.Variable `ebpf:"cfg_vip_echo"`
 	CfgXdpGeneric      *ebpf.Variable `ebpf:"cfg_xdp_generic"`
 }
 

@@ -224,7 +224,7 @@ func TestFragmentsThatAreNobodysFlow(t *testing.T) {
 		"to a stranger":                  {0, untouched, untouched},
 		"to a port of the node's":        {rig.OwnerNode, outcome{rig.Pass, maps.VerdictNotService}, untouched},
 		"to another port of an external": {rig.OwnerExternal, outcome{rig.Pass, maps.VerdictNotService}, untouched},
-		"to no port of a ClusterIP":      {rig.OwnerClusterIP, outcome{rig.Pass, maps.VerdictNotService}, outcome{rig.Drop, maps.VerdictFragmentUnknown}},
+		"to no port of a ClusterIP":      {rig.OwnerClusterIP, outcome{rig.Sent, maps.VerdictNoPort}, outcome{rig.Drop, maps.VerdictFragmentUnknown}},
 	}
 	r := lend(t)
 	for name, tc := range tests {

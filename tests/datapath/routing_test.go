@@ -135,20 +135,18 @@ func (c *conversation) wantAnswer(make func(*testing.T) []byte, verdict maps.Ver
 	}
 }
 
-// Its quote would not be plain, so there is no answer.
-func TestAPacketWithOptionsWhoseTTLRunsOutIsDropped(t *testing.T) {
+func TestAPacketWithOptionsWhoseTTLRunsOutIsAnswered(t *testing.T) {
 	t.Parallel()
 	r := lend(t)
 	everyRemote(t, r, "", func(c *conversation) {
-		if c.onXDP() {
-			return
-		}
 		in := c.first()
 		in.TTL = 1
 		in.IPOptions, in.HopByHop = []byte{7, 8, 4, 0, 0, 0, 0, 0}, true
-		wantOutcome(c.t, c.run(c.hook, in), rig.Drop, maps.VerdictTTLExpired)
-		in.IPOptions, in.HopByHop, in.VLANs = nil, false, []uint16{rig.VLAN}
-		wantOutcome(c.t, c.run(c.hook, in), rig.Drop, maps.VerdictTTLExpired)
+		c.wantAnswer(plain(in), maps.VerdictTTLExpired, packet.TimeExceeded)
+		in.VLANs = []uint16{rig.VLAN}
+		c.wantAnswer(plain(in), maps.VerdictTTLExpired, packet.TimeExceeded)
+		in.IPOptions, in.HopByHop = nil, false
+		c.wantAnswer(plain(in), maps.VerdictTTLExpired, packet.TimeExceeded)
 	})
 }
 

@@ -78,6 +78,31 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 		c.putService(func(s *maps.Service) { s.Cluster, s.HasEndpoints = maps.Table{}, false })
 		return c.run(c.hook, c.first())
 	},
+	maps.VerdictNoPort: func(c *conversation) rig.Result {
+		own(c.t, c.r, c.f.vip.Addr(), maps.AddressClusterIP)
+		c.f.vip = withPort(c.f.vip, 81)
+		return c.run(c.hook, c.first())
+	},
+	maps.VerdictUnallocated: func(c *conversation) rig.Result {
+		c.f.vip = otherVIP(c.f)
+		reserve(c.t, c.r, c.f.vip.Addr())
+		return c.run(c.hook, c.first())
+	},
+	maps.VerdictBackendGone: func(c *conversation) rig.Result {
+		c.handshake()
+		c.setState(maps.Gone)
+		return c.run(c.hook, c.spec(c.f.client, c.f.vip, packet.ACK, ""))
+	},
+	maps.VerdictRejectLimited: func(c *conversation) rig.Result {
+		c.r = rig.New(c.t, rig.Config{RejectRate: 1})
+		c.serve().abandon()
+		_, limited := c.untilLimited()
+		return limited
+	},
+	maps.VerdictEcho: func(c *conversation) rig.Result {
+		own(c.t, c.r, c.f.vip.Addr(), maps.AddressExternal)
+		return send(c.t, c.r, c.hook, pinging(c.first())(c.t), rig.Context{})
+	},
 	maps.VerdictSourceRange: func(c *conversation) rig.Result {
 		c.putService(func(s *maps.Service) { s.Restricted = true })
 		return c.run(c.hook, c.first())
@@ -122,11 +147,6 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 var unprovoked = map[maps.Verdict]string{
 	maps.VerdictNone:          "is the absence of one, and never counted",
 	maps.VerdictMapFull:       "flows and half_open evict instead of refusing; only a CPU out of free nodes and of luck is refused",
-	maps.VerdictNoPort:        "no program gives it yet",
-	maps.VerdictUnallocated:   "no program gives it yet",
-	maps.VerdictBackendGone:   "no program gives it yet",
-	maps.VerdictRejectLimited: "no program gives it yet",
-	maps.VerdictEcho:          "no program gives it yet",
 	maps.VerdictRewriteFailed: "the kernel refuses only what it has no memory for",
 }
 
@@ -146,7 +166,7 @@ func (c *conversation) place(local bool) *conversation {
 
 func TestEveryVerdictCanBeProvoked(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{SNATMin: 2000, SNATMax: 2000})
+	r := rig.New(t, rig.Config{SNATMin: 2000, SNATMax: 2000, ResetGone: true, VIPEcho: true})
 	for v := range maps.VerdictCount {
 		t.Run(v.String(), func(t *testing.T) {
 			provoke, ok := provocations[v]

@@ -4,6 +4,7 @@
 package rig
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"testing"
@@ -42,6 +43,10 @@ type Config struct {
 	Sizes            maps.Sizes // zero fields: small defaults
 	SNATMin, SNATMax uint16     // 0: 1024-29999
 	PassUnknownFlows bool
+	RejectRate       uint32 // 0: more than a test can use up
+	RejectTCPReset   bool
+	ResetGone        bool
+	VIPEcho          bool
 }
 
 // Rig is a Set of unpinned maps, the programs working on it, and a World.
@@ -135,7 +140,11 @@ func (c Config) sizes() maps.Sizes {
 }
 
 func (c Config) loader() loader.Config {
-	out := loader.Config{XDP: loader.XDPNative, PodLinks: true, SNATMin: 1024, SNATMax: 29999, DropUnknownFlows: !c.PassUnknownFlows}
+	out := loader.Config{
+		XDP: loader.XDPNative, PodLinks: true, SNATMin: 1024, SNATMax: 29999, DropUnknownFlows: !c.PassUnknownFlows,
+		RejectRate: cmp.Or(c.RejectRate, loader.MaxRejectRate), RejectTCPReset: c.RejectTCPReset,
+		ResetGone: c.ResetGone, VIPEcho: c.VIPEcho,
+	}
 	if c.SNATMin != 0 {
 		out.SNATMin, out.SNATMax = c.SNATMin, c.SNATMax
 	}
@@ -181,6 +190,16 @@ func (r *Rig) resetClients(tb testing.TB) {
 	r.must(tb, err)
 	for p := range pods {
 		r.must(tb, r.Set.PodCIDRs().Delete(p))
+	}
+	cidrs, err := r.Set.ServiceCIDRs().All()
+	r.must(tb, err)
+	for p := range cidrs {
+		r.must(tb, r.Set.ServiceCIDRs().Delete(p))
+	}
+	addrs, err := r.Set.Addresses(maps.ServiceAddress | maps.NodeAddress).All()
+	r.must(tb, err)
+	for a := range addrs {
+		r.must(tb, r.Set.Addresses(maps.ServiceAddress|maps.NodeAddress).Delete(a))
 	}
 	r.must(tb, r.Set.Affinity().Each(func(k maps.AffinityKey, _ maps.Affinity) bool {
 		r.must(tb, r.Set.Affinity().Delete(k))
