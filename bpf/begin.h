@@ -175,8 +175,14 @@ static __always_inline enum claim claim_flow(struct beginning *bg)
 	struct backend_counts *counts;
 	int err;
 
-	if (f)
-		return flow_pairs(bg->key, f) ? CLAIM_OK : CLAIM_TAKEN;
+	if (f) {
+		if (!flow_pairs(bg->key, f))
+			return CLAIM_TAKEN;
+		if (f->backend == bg->forward->backend && f->generation == bg->forward->generation)
+			return CLAIM_OK;
+		/* Left over from a flow to another backend that had this address. */
+		bpf_map_delete_elem(&flows, &bg->reverse->key);
+	}
 	err = bpf_map_update_elem(&flows, &bg->reverse->key, &bg->reverse->value.flow, BPF_NOEXIST);
 	if (err)
 		return err == -EEXIST ? CLAIM_TAKEN : CLAIM_FAILED;
