@@ -110,7 +110,7 @@ func TestAGoneBackendIsNotHeardBesideItsSuccessor(t *testing.T) {
 		next.begin()
 		hook := c.hook
 		if c.local {
-			hook = maps.HookTCEgress
+			hook = c.backHook()
 		}
 		wantOutcome(c.t, c.run(hook, c.replyOf(0, "late")), rig.Pass, maps.VerdictNotService)
 		next.goOn()
