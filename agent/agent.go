@@ -86,8 +86,9 @@ func newLoop(cfg config.Config, k *kernel, o *observer, p reconcile.Parts) (*rec
 	p.Maps = apply.Targets{
 		Frontends: k.set.Frontends(), ServicePorts: k.set.ServicePorts(),
 		Backends: k.set.Backends(), Slots: k.set.Slots(), SourceRanges: k.set.SourceRanges(),
+		Addresses: k.set.Addresses(maps.ServiceAddress),
 	}
-	p.Runtime, p.PodCIDRs = k.set.Runtime(), k.set.PodCIDRs()
+	p.Runtime, p.PodCIDRs, p.ServiceCIDRs = k.set.Runtime(), k.set.PodCIDRs(), k.set.ServiceCIDRs()
 	p.Done = o.synced
 	p.Attach = func(nodeAddrs []netip.Addr) error {
 		err := k.attach(cfg.Uplinks, nodeAddrs)

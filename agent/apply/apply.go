@@ -6,6 +6,7 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/ebb-lb/ebb/agent/plan"
 	"github.com/ebb-lb/ebb/agent/service"
@@ -38,6 +39,12 @@ type Targets struct {
 		Delete(maps.SourceRange) error
 		All() (map[maps.SourceRange]struct{}, error)
 	}
+	// Addresses has the flags of services, maps.ServiceAddress.
+	Addresses interface {
+		Put(netip.Addr, maps.AddressFlags) error
+		Delete(netip.Addr) error
+		All() (map[netip.Addr]maps.AddressFlags, error)
+	}
 }
 
 // Result is what became of a plan.
@@ -57,6 +64,9 @@ func Apply(p plan.Plan, t Targets) Result {
 	r := run{Result: Result{Failed: make(map[service.Name]error)}}
 	for _, op := range p.DeleteFrontends {
 		r.do(op.Service, func() error { return t.Frontends.Delete(op.Frontend) })
+	}
+	for _, op := range p.DeleteAddresses {
+		r.do(op.Service, func() error { return t.Addresses.Delete(op.Addr) })
 	}
 	for _, op := range p.PutServicePorts {
 		r.do(op.Service, func() error { return t.ServicePorts.Put(op.ID, op.Port) })
@@ -79,6 +89,9 @@ func Apply(p plan.Plan, t Targets) Result {
 	}
 	for _, op := range p.DeleteServicePorts {
 		r.do(op.Service, func() error { return t.ServicePorts.Delete(op.ID) })
+	}
+	for _, op := range p.PutAddresses {
+		r.do(op.Service, func() error { return t.Addresses.Put(op.Addr, op.Flags) })
 	}
 	return r.Result
 }
@@ -124,6 +137,9 @@ func Read(t Targets) (plan.State, error) {
 		return s, fmt.Errorf("read maps: %w", err)
 	}
 	if s.SourceRanges, err = t.SourceRanges.All(); err != nil {
+		return s, fmt.Errorf("read maps: %w", err)
+	}
+	if s.Addresses, err = t.Addresses.All(); err != nil {
 		return s, fmt.Errorf("read maps: %w", err)
 	}
 	if s.Tables, err = maps.ReadTables(s.Frontends, t.readTable); err != nil {

@@ -50,7 +50,7 @@ func (r *recorder) targets() Targets {
 	return Targets{
 		Frontends: recFrontends{r.fake.Frontends(), r}, ServicePorts: recPorts{r.fake.ServicePorts(), r},
 		Backends: recBackends{r.fake.Backends(), r}, Slots: recSlots{r.fake.Slots(), r},
-		SourceRanges: recRanges{r.fake.SourceRanges(), r},
+		SourceRanges: recRanges{r.fake.SourceRanges(), r}, Addresses: recAddresses{r.fake.Addresses(maps.ServiceAddress), r},
 	}
 }
 
@@ -111,6 +111,21 @@ func (a recRanges) Delete(v maps.SourceRange) error {
 	return a.r.note(fmt.Sprint("delete range ", v.ServicePort), func() error { return a.SourceRanges.Delete(v) })
 }
 
+type recAddresses struct {
+	mapstest.Addresses
+	r *recorder
+}
+
+func (a recAddresses) Put(addr netip.Addr, f maps.AddressFlags) error {
+	return a.r.note(fmt.Sprint("put address ", addr), func() error { return a.Addresses.Put(addr, f) })
+}
+
+func (a recAddresses) Delete(addr netip.Addr) error {
+	return a.r.note(fmt.Sprint("delete address ", addr), func() error { return a.Addresses.Delete(addr) })
+}
+
+func address(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 96, 0, byte(n)}) }
+
 func sourceRange(id maps.ServicePortID) maps.SourceRange {
 	return maps.SourceRange{ServicePort: id, Prefix: netip.MustParsePrefix("192.0.2.0/24")}
 }
@@ -141,14 +156,17 @@ func everyWrite(name service.Name, n uint16) plan.Plan {
 		RetireBackends:     []plan.BackendPut{{Service: name, ID: backendID + 8, Backend: backend(maps.Gone)}},
 		DeleteRanges:       []plan.RangeWrite{{Service: name, Range: sourceRange(id + 8)}},
 		DeleteServicePorts: []plan.ServicePortDelete{{Service: name, ID: id + 8}},
+		DeleteAddresses:    []plan.AddressWrite{{Service: name, Addr: address(100 + int(n))}},
+		PutAddresses:       []plan.AddressWrite{{Service: name, Addr: address(int(n)), Flags: maps.AddressClusterIP}},
 	}
 }
 
 func writesOf(n int) []string {
 	return []string{
-		fmt.Sprint("delete frontend ", 100+n), fmt.Sprint("put port ", n), fmt.Sprintf("put backend %d active", n),
+		fmt.Sprint("delete frontend ", 100+n), fmt.Sprint("delete address ", address(100+n)), fmt.Sprint("put port ", n), fmt.Sprintf("put backend %d active", n),
 		fmt.Sprint("write table ", n), fmt.Sprint("put range ", n), fmt.Sprint("put frontend ", n),
 		fmt.Sprintf("put backend %d gone", n+8), fmt.Sprint("delete range ", n+8), fmt.Sprint("delete port ", n+8),
+		fmt.Sprint("put address ", address(n)),
 	}
 }
 
@@ -164,6 +182,8 @@ func both(p, q plan.Plan) plan.Plan {
 		RetireBackends:     slices.Concat(p.RetireBackends, q.RetireBackends),
 		DeleteRanges:       slices.Concat(p.DeleteRanges, q.DeleteRanges),
 		DeleteServicePorts: slices.Concat(p.DeleteServicePorts, q.DeleteServicePorts),
+		DeleteAddresses:    slices.Concat(p.DeleteAddresses, q.DeleteAddresses),
+		PutAddresses:       slices.Concat(p.PutAddresses, q.PutAddresses),
 	}
 }
 
@@ -267,6 +287,9 @@ func TestReadReturnsWhatWasWritten(t *testing.T) {
 		r.fake.Frontends().Put(frontend(1), value),
 		r.fake.Backends().Put(3, backend(maps.Active)),
 		r.fake.SourceRanges().Put(sourceRange(1)),
+		r.fake.Addresses(maps.ServiceAddress).Put(address(1), maps.AddressExternal),
+		r.fake.Addresses(maps.NodeAddress).Put(address(1), maps.AddressNode),
+		r.fake.Addresses(maps.NodeAddress).Put(address(2), maps.AddressNode),
 		r.fake.ServicePorts().Put(1, maps.ServicePort{Namespace: "shop", Service: "a", Proto: maps.TCP}),
 	)
 	if err != nil {
@@ -282,6 +305,7 @@ func TestReadReturnsWhatWasWritten(t *testing.T) {
 		Backends:     map[maps.BackendID]maps.Backend{3: backend(maps.Active)},
 		Tables:       map[maps.Table][]maps.BackendID{table: {3, 3, 3, 3}},
 		SourceRanges: map[maps.SourceRange]struct{}{sourceRange(1): {}},
+		Addresses:    map[netip.Addr]maps.AddressFlags{address(1): maps.AddressExternal},
 	}
 	byValue := cmp.Options{
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),

@@ -66,6 +66,15 @@ func Choose(in Inputs) Choice {
 	return c
 }
 
+// Leaves reports whether the datagrams that e gets go to others from now on: it
+// does not serve, and another endpoint of its family does. One that is ready
+// all the same (publishNotReadyAddresses) keeps them, it may get new ones too.
+func (c Choice) Leaves(e service.Endpoint) bool {
+	return !e.Serving && !e.Ready && slices.ContainsFunc(c.All, func(o service.Endpoint) bool {
+		return o.Serving && isFamily(o, e.Addr.Addr().Is4())
+	})
+}
+
 // IsLocal reports whether e runs on the node nodeName. An endpoint whose node
 // is unknown is remote.
 func IsLocal(e service.Endpoint, nodeName string) bool {

@@ -160,3 +160,30 @@ func TestChooseLeavesItsInputAlone(t *testing.T) {
 		t.Errorf("endpoints changed (-before +after):\n%s", diff)
 	}
 }
+
+func TestDatagramsLeaveWhatDoesNotServeWhileOthersDo(t *testing.T) {
+	at := func(addr string, ready, serving bool) service.Endpoint {
+		return service.Endpoint{Addr: netip.MustParseAddrPort(addr), Ready: ready, Serving: serving}
+	}
+	for _, tc := range []struct {
+		name   string
+		it     service.Endpoint
+		others []service.Endpoint
+		want   bool
+	}{
+		{"it serves", at("10.1.0.1:53", false, true), []service.Endpoint{at("10.1.0.2:53", true, true)}, false},
+		{"another serves", at("10.1.0.1:53", false, false), []service.Endpoint{at("10.1.0.2:53", true, true)}, true},
+		{"another serves and terminates", at("10.1.0.1:53", false, false), []service.Endpoint{at("10.1.0.2:53", false, true)}, true},
+		{"nobody does", at("10.1.0.1:53", false, false), []service.Endpoint{at("10.1.0.2:53", true, false)}, false},
+		{"it is alone", at("10.1.0.1:53", false, false), nil, false},
+		{"one of the other family serves", at("10.1.0.1:53", false, false), []service.Endpoint{at("[fd00::2]:53", true, true)}, false},
+		{"it is ready all the same", at("10.1.0.1:53", true, false), []service.Endpoint{at("10.1.0.2:53", true, true)}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := Choice{All: append([]service.Endpoint{tc.it}, tc.others...)}
+			if got := c.Leaves(tc.it); got != tc.want {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}

@@ -36,7 +36,10 @@ func newBuilder(r *round, name service.Name) *builder {
 	}
 	return &builder{
 		round: r, name: name, old: old,
-		next:    &owned{ports: make(map[maps.ServicePortID]*port)},
+		next: &owned{
+			ports:     make(map[maps.ServicePortID]*port),
+			addresses: make(map[netip.Addr]maps.AddressFlags),
+		},
 		claimed: make(map[maps.Frontend]struct{}),
 	}
 }
@@ -105,10 +108,12 @@ func (b *builder) port(w wanted) {
 			backends:  make(map[maps.BackendID]maps.Backend),
 			ranges:    b.fitRanges(id, w),
 		},
+		choice:    w.choice,
 		inCluster: addrs(w.choice.Cluster), inLocal: addrs(w.choice.Local),
 		tables: make(map[tableKey]maps.Table),
 	}
 	b.next.ports[id] = pb.port
+	b.addresses(w)
 	pb.fill(w)
 }
 
@@ -130,6 +135,7 @@ type portBuilder struct {
 	id     maps.ServicePortID
 	old    *port // nil: there was none
 	port   *port
+	choice endpoints.Choice
 	tables map[tableKey]maps.Table
 	// inCluster and inLocal are the candidates of the two policies.
 	inCluster, inLocal map[netip.AddrPort]struct{}
@@ -235,7 +241,7 @@ func (b *portBuilder) backend(e service.Endpoint, generation uint32, state maps.
 	return maps.Backend{
 		Addr: e.Addr, State: state, Generation: generation, ServicePort: b.id,
 		Local:     endpoints.IsLocal(e, b.in.NodeName),
-		InCluster: inCluster, InLocal: inLocal,
+		InCluster: inCluster, InLocal: inLocal, Unserving: b.choice.Leaves(e),
 	}
 }
 

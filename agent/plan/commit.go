@@ -19,6 +19,7 @@ func (r *round) commit(name service.Name, next *owned, writes []TableWrite) {
 	r.commitBackends(name, old, next)
 	r.commitRegions(old, next, writes)
 	r.commitRanges(name, old, next)
+	r.book.replace(name, old.addresses, next.addresses)
 	free := r.commitFrontends(name, old, next)
 
 	r.unwait(name, old.lost)

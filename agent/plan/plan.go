@@ -5,12 +5,16 @@
 //
 // The order of the writes is the correctness of a load balancer:
 //
-//   - remove what points: frontends nobody claims any more;
+//   - remove what points: frontends nobody claims any more, then the addresses
+//     on which there is no other;
 //   - write what is pointed at: service ports, backends, then tables, each
 //     into a fresh region of slots, and the source ranges that let clients in;
 //   - flip what points: each frontend by one atomic replacement of its value;
 //   - retire: backends that left become gone, ranges and names nobody uses any
 //     more are deleted;
+//   - last, addresses: other ports of a known ClusterIP are rejected, so it must
+//     not be known before all its frontends are there. Nothing waits for them,
+//     and no service suffers if one cannot be written;
 //   - after a grace period, in a later plan, reuse what nothing points at.
 //
 // The invariant, true after every prefix of a plan, also when writes fail: each
@@ -23,6 +27,7 @@ package plan
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -39,6 +44,7 @@ const Grace = 2 * time.Second
 // ones of its service must be skipped, and see FrontendPut.From.
 type Plan struct {
 	DeleteFrontends    []FrontendDelete
+	DeleteAddresses    []AddressWrite
 	PutServicePorts    []ServicePortPut
 	PutBackends        []BackendPut
 	WriteTables        []TableWrite
@@ -47,6 +53,7 @@ type Plan struct {
 	RetireBackends     []BackendPut
 	DeleteRanges       []RangeWrite
 	DeleteServicePorts []ServicePortDelete
+	PutAddresses       []AddressWrite
 }
 
 // FrontendDelete removes a frontend.
@@ -83,6 +90,14 @@ type RangeWrite struct {
 	Range   maps.SourceRange
 }
 
+// AddressWrite puts or deletes what an address is to services. One that several
+// share is written for one of them.
+type AddressWrite struct {
+	Service service.Name
+	Addr    netip.Addr
+	Flags   maps.AddressFlags // in Plan.PutAddresses
+}
+
 // FrontendPut replaces the value of a frontend.
 type FrontendPut struct {
 	Service service.Name
@@ -104,7 +119,7 @@ type ServicePortDelete struct {
 func (p Plan) Len() int {
 	return len(p.DeleteFrontends) + len(p.PutServicePorts) + len(p.PutBackends) + len(p.WriteTables) +
 		len(p.PutRanges) + len(p.PutFrontends) + len(p.RetireBackends) + len(p.DeleteRanges) +
-		len(p.DeleteServicePorts)
+		len(p.DeleteServicePorts) + len(p.DeleteAddresses) + len(p.PutAddresses)
 }
 
 // Empty reports whether there is nothing to write.
@@ -115,6 +130,9 @@ func (p Plan) String() string {
 	var b strings.Builder
 	for _, op := range p.DeleteFrontends {
 		fmt.Fprintf(&b, "delete frontend %s for %s\n", op.Frontend, op.Service)
+	}
+	for _, op := range p.DeleteAddresses {
+		fmt.Fprintf(&b, "delete address %s for %s\n", op.Addr, op.Service)
 	}
 	for _, op := range p.PutServicePorts {
 		fmt.Fprintf(&b, "put service port %d %s for %s\n", op.ID, op.Port, op.Service)
@@ -139,6 +157,9 @@ func (p Plan) String() string {
 	}
 	for _, op := range p.DeleteServicePorts {
 		fmt.Fprintf(&b, "delete service port %d for %s\n", op.ID, op.Service)
+	}
+	for _, op := range p.PutAddresses {
+		fmt.Fprintf(&b, "put address %s %s for %s\n", op.Addr, op.Flags, op.Service)
 	}
 	return b.String()
 }

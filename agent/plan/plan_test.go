@@ -5,6 +5,7 @@ import (
 	"fmt"
 	stdmaps "maps"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -82,6 +83,11 @@ func (w *world) checkWanted(want map[string]string) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		w.Fatalf("the maps are not what the cluster wants (-want +got):\n%s", d)
+	}
+	addrs, err := w.kernel.Addresses().All()
+	byValue := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+	if d := cmp.Diff(w.cluster.WantedAddresses(w.kernel), addrs, byValue); d != "" || err != nil {
+		w.Fatalf("error %v, addresses (-want +got):\n%s", err, d)
 	}
 }
 

@@ -25,6 +25,7 @@ type Planner struct {
 
 	services map[service.Name]*owned
 	owners   map[maps.Frontend]service.Name
+	book     book // of addresses
 	// waiting are the services that claim a frontend of another one.
 	waiting map[maps.Frontend]map[service.Name]struct{}
 
@@ -44,7 +45,8 @@ type Planner struct {
 // owned is what one service has in the maps. It is never changed, only
 // replaced as a whole, so a service that cannot be planned keeps what it had.
 type owned struct {
-	ports map[maps.ServicePortID]*port
+	ports     map[maps.ServicePortID]*port
+	addresses map[netip.Addr]maps.AddressFlags
 	// lost are the frontends the service waits for, view is what it will then
 	// be planned from; nil if it waits for none.
 	lost []maps.Frontend
@@ -85,7 +87,9 @@ func (p *Planner) Plan(now time.Time, in Input) (Plan, map[service.Name]error) {
 	for name, ok := r.next(); ok; name, ok = r.next() {
 		r.plan(name)
 	}
-	return r.journal.plan(), r.failures
+	plan := r.journal.plan()
+	p.book.plan(in.Full, &plan)
+	return plan, r.failures
 }
 
 // Used returns how many entries of each map are taken. Gone backends count as

@@ -26,6 +26,7 @@ func New(capacity Capacities, have State) *Planner {
 		services:   make(map[service.Name]*owned),
 		owners:     make(map[maps.Frontend]service.Name, len(have.Frontends)),
 		waiting:    make(map[maps.Frontend]map[service.Name]struct{}),
+		book:       newBook(have.Addresses),
 		retired:    make(map[maps.BackendID]struct{}),
 		dropped:    make(map[maps.ServicePortID]struct{}),
 	}

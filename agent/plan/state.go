@@ -21,6 +21,8 @@ type State struct {
 	Backends     map[maps.BackendID]maps.Backend
 	Tables       map[maps.Table][]maps.BackendID
 	SourceRanges map[maps.SourceRange]struct{}
+	// Addresses has the flags of services only (maps.ServiceAddress).
+	Addresses map[netip.Addr]maps.AddressFlags
 }
 
 // Input is what a plan is made from.

@@ -18,6 +18,8 @@ type wanted struct {
 	// ranges are who may use the restricted frontends.
 	ranges     map[netip.Prefix]struct{}
 	restricted func(netip.Addr) bool
+	// outside tells which addresses are load balancers' or external IPs.
+	outside func(netip.Addr) bool
 	// internal are the ClusterIPs, external everything else.
 	internal, external []maps.Frontend
 }
@@ -39,6 +41,9 @@ func want(v service.View, in Input) []wanted {
 			}),
 			affinity:   v.Service.AffinityTimeout,
 			restricted: restricted(v.Service),
+			outside: func(a netip.Addr) bool {
+				return slices.Contains(v.Service.ExternalIPs, a) || slices.Contains(v.Service.LoadBalancerIPs, a)
+			},
 		}
 		w.internal, w.external = frontends(v.Service, p, in.NodePortAddrs)
 		if slices.ContainsFunc(w.external, func(f maps.Frontend) bool { return w.restricted(f.Addr) }) {

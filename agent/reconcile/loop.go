@@ -52,19 +52,14 @@ type Runtime interface {
 	Put(maps.Runtime) error
 }
 
-// PodCIDRs is the map of the ranges by which pods are known.
-type PodCIDRs interface {
-	Put(netip.Prefix) error
-	Delete(netip.Prefix) error
-	All() (map[netip.Prefix]struct{}, error)
-}
-
 // Parts is what the loop reads from, writes to, and tells. All are needed.
 type Parts struct {
-	Store    *service.Store
-	Maps     apply.Targets
-	Runtime  Runtime
-	PodCIDRs PodCIDRs
+	Store   *service.Store
+	Maps    apply.Targets
+	Runtime Runtime
+	// PodCIDRs are the ranges by which pods are known, ServiceCIDRs those that
+	// the addresses of Services are taken from.
+	PodCIDRs, ServiceCIDRs CIDRs
 	// Attach brings programs onto the uplinks there are now, on a node with
 	// these addresses.
 	Attach func(nodeAddrs []netip.Addr) error
@@ -85,6 +80,8 @@ type Loop struct {
 	planner *plan.Planner
 	applied health.Applied // by the last sync of services
 	node    service.Node
+	cidrs   []netip.Prefix        // of Services
+	span    *span                 // of Services' addresses; nil: not known yet
 	full    bool                  // the next plan is about everything
 	reseed  bool                  // the maps may differ from what the planner believes
 	retry   time.Duration         // 0: nothing failed
@@ -209,6 +206,12 @@ func (l *Loop) sync(ch service.Changes, r *Report) {
 		}
 		l.attach()
 	}
+	if l.cidrs = ch.ServiceCIDRs; ch.ServiceCIDRsChanged || l.full {
+		if err := setCIDRs(l.parts.ServiceCIDRs, l.cidrs); err != nil {
+			r.Err = l.again(ch, err)
+			return
+		}
+	}
 	l.syncServices(ch, r)
 }
 
@@ -236,6 +239,7 @@ func (l *Loop) syncServices(ch service.Changes, r *Report) {
 		NodeName: l.cfg.NodeName, NodePortAddrs: l.cfg.NodePorts.Of(l.node.Addrs),
 		Services: ch.Services, Full: l.full,
 	}
+	err := l.respan(p, l.full || ch.ServiceCIDRsChanged)
 	l.full, r.Writes = false, result.Writes
 	if len(result.Failed) > 0 {
 		l.reseed, l.full = true, true
@@ -244,6 +248,9 @@ func (l *Loop) syncServices(ch service.Changes, r *Report) {
 	r.Failed = failed
 	l.note(ch.Services, failed)
 	r.Err = l.later(ch, failed)
+	if err != nil {
+		r.Err = errors.Join(r.Err, l.again(ch, err))
+	}
 }
 
 // again makes the next sync be about everything, and still about ch.
@@ -297,9 +304,17 @@ func (l *Loop) adopt(n service.Node) bool {
 	return changed
 }
 
-// setRuntime writes the addresses flows to other nodes are sent from.
+// setRuntime writes the addresses flows to other nodes are sent from, and the
+// span of Services' addresses once it is known.
 func (l *Loop) setRuntime() error {
-	var want maps.Runtime
+	have, err := l.parts.Runtime.Get()
+	if err != nil {
+		return err
+	}
+	want := maps.Runtime{HostNetns: have.HostNetns, Services4: have.Services4, Services6: have.Services6}
+	if l.span != nil {
+		want.Services4, want.Services6 = l.span.runtime()
+	}
 	for _, a := range l.node.Addrs {
 		switch {
 		case a.Is4() && !want.SNAT4.IsValid():
@@ -308,36 +323,18 @@ func (l *Loop) setRuntime() error {
 			want.SNAT6 = a
 		}
 	}
-	have, err := l.parts.Runtime.Get()
-	if err != nil || have == want {
-		return err
+	if have == want {
+		return nil
 	}
 	return l.parts.Runtime.Put(want)
 }
 
-// setPodCIDRs writes by which ranges pods are known; first those to come, so that
-// no pod is taken for a stranger meanwhile.
+// setPodCIDRs writes by which ranges pods are known.
 func (l *Loop) setPodCIDRs() error {
 	if l.cfg.PodCIDRs == nil {
 		return nil
 	}
-	have, err := l.parts.PodCIDRs.All()
-	if err != nil {
-		return err
-	}
-	want := make(map[netip.Prefix]struct{})
-	for _, p := range l.cfg.PodCIDRs(l.node) {
-		want[p.Masked()] = struct{}{}
-		if _, ok := have[p.Masked()]; !ok {
-			err = errors.Join(err, l.parts.PodCIDRs.Put(p.Masked()))
-		}
-	}
-	for p := range have {
-		if _, ok := want[p]; !ok {
-			err = errors.Join(err, l.parts.PodCIDRs.Delete(p))
-		}
-	}
-	return err
+	return setCIDRs(l.parts.PodCIDRs, l.cfg.PodCIDRs(l.node))
 }
 
 // attach brings programs onto the uplinks there are now.

@@ -26,7 +26,9 @@ func newTestLoop(t *testing.T, fake *mapstest.Fake, store *service.Store) *Loop 
 		Maps: apply.Targets{
 			Frontends: fake.Frontends(), ServicePorts: fake.ServicePorts(),
 			Backends: fake.Backends(), Slots: fake.Slots(), SourceRanges: fake.SourceRanges(),
+			Addresses: fake.Addresses(maps.ServiceAddress),
 		},
+		Runtime: fake.Runtime(), ServiceCIDRs: fake.ServiceCIDRs(),
 	})
 	if err != nil {
 		t.Fatal(err)

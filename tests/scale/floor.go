@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/ebb-lb/ebb/agent/apply"
@@ -19,6 +20,7 @@ func (r *recorder) record(set *maps.Set) apply.Targets {
 	return apply.Targets{
 		Frontends: recFrontends{set.Frontends(), r}, ServicePorts: recServicePorts{set.ServicePorts(), r},
 		Backends: recBackends{set.Backends(), r}, Slots: recSlots{set.Slots(), r}, SourceRanges: set.SourceRanges(),
+		Addresses: recAddresses{set.Addresses(maps.ServiceAddress), r},
 	}
 }
 
@@ -107,4 +109,19 @@ type recSlots struct {
 // Write is maps.Slots.Write.
 func (a recSlots) Write(t maps.Table, slots []maps.BackendID) error {
 	return a.r.do(func(s *maps.Set) error { return s.Slots().Write(t, slots) }, a.Slots.Write(t, slots))
+}
+
+type recAddresses struct {
+	maps.Addresses
+	r *recorder
+}
+
+// Put is maps.Addresses.Put.
+func (a recAddresses) Put(addr netip.Addr, f maps.AddressFlags) error {
+	return a.r.do(func(s *maps.Set) error { return s.Addresses(maps.ServiceAddress).Put(addr, f) }, a.Addresses.Put(addr, f))
+}
+
+// Delete is maps.Addresses.Delete.
+func (a recAddresses) Delete(addr netip.Addr) error {
+	return a.r.do(func(s *maps.Set) error { return s.Addresses(maps.ServiceAddress).Delete(addr) }, a.Addresses.Delete(addr))
 }

@@ -89,7 +89,10 @@ func (b *bench) run(ctx context.Context, name string, store *service.Store) (row
 }
 
 func (b *bench) loop(store *service.Store) (*reconcile.Loop, error) {
-	targets := apply.Targets{Frontends: b.set.Frontends(), ServicePorts: b.set.ServicePorts(), Backends: b.set.Backends(), Slots: b.set.Slots(), SourceRanges: b.set.SourceRanges()}
+	targets := apply.Targets{
+		Frontends: b.set.Frontends(), ServicePorts: b.set.ServicePorts(), Backends: b.set.Backends(), Slots: b.set.Slots(),
+		SourceRanges: b.set.SourceRanges(), Addresses: b.set.Addresses(maps.ServiceAddress),
+	}
 	if b.recorder != nil {
 		targets = b.recorder.record(b.set)
 	}
@@ -98,7 +101,7 @@ func (b *bench) loop(store *service.Store) (*reconcile.Loop, error) {
 		NodeName: nodeName, MinInterval: b.interval,
 		Capacities: plan.Capacities{Frontends: size.Frontends, ServicePorts: size.ServicePorts, Backends: size.Backends, Slots: size.Slots, SourceRanges: size.SourceRanges},
 	}, reconcile.Parts{
-		Store: store, Maps: targets, Runtime: b.set.Runtime(),
+		Store: store, Maps: targets, Runtime: b.set.Runtime(), ServiceCIDRs: b.set.ServiceCIDRs(),
 		Attach: func([]netip.Addr) error { return nil },
 		Live:   func(maps.BackendID) int { return 0 },
 		Health: &health.State{Timeout: time.Minute, Now: time.Now},

@@ -177,9 +177,10 @@ func (w *world) start() {
 		Maps: apply.Targets{
 			Frontends: w.kernel.Frontends(), ServicePorts: w.kernel.ServicePorts(),
 			Backends: w.kernel.Backends(), Slots: w.kernel.Slots(), SourceRanges: w.kernel.SourceRanges(),
+			Addresses: w.kernel.Addresses(),
 		},
-		Runtime: w.kernel.Fake.Runtime(),
-		Attach:  func([]netip.Addr) error { return nil },
+		Runtime: w.kernel.Fake.Runtime(), ServiceCIDRs: w.kernel.Fake.ServiceCIDRs(),
+		Attach: func([]netip.Addr) error { return nil },
 	})
 	if err != nil {
 		w.Fatal(err)

@@ -1,6 +1,10 @@
 package plantest
 
-import "github.com/ebb-lb/ebb/maps"
+import (
+	"net/netip"
+
+	"github.com/ebb-lb/ebb/maps"
+)
 
 // Frontends is the accessor of the frontends.
 type Frontends struct{ k *Kernel }
@@ -33,6 +37,35 @@ func (a SourceRanges) Delete(r maps.SourceRange) error {
 // All behaves as maps.SourceRanges.All.
 func (a SourceRanges) All() (map[maps.SourceRange]struct{}, error) {
 	return a.k.Fake.SourceRanges().All()
+}
+
+// Addresses is the accessor of the addresses of services.
+type Addresses struct{ k *Kernel }
+
+// Addresses stands for maps.Set.Addresses.
+func (k *Kernel) Addresses() Addresses { return Addresses{k} }
+
+// Put behaves as maps.Addresses.Put.
+func (a Addresses) Put(addr netip.Addr, f maps.AddressFlags) error {
+	guard := func() {
+		for front := range a.k.content.frontends {
+			if front.Addr == addr {
+				return
+			}
+		}
+		a.k.violate("address %s is known before there is a frontend on it", addr)
+	}
+	return a.k.write(guard, func() error { return a.k.Fake.Addresses(maps.ServiceAddress).Put(addr, f) }, nothing)
+}
+
+// Delete behaves as maps.Addresses.Delete.
+func (a Addresses) Delete(addr netip.Addr) error {
+	return a.k.write(nothing, func() error { return a.k.Fake.Addresses(maps.ServiceAddress).Delete(addr) }, nothing)
+}
+
+// All behaves as maps.Addresses.All.
+func (a Addresses) All() (map[netip.Addr]maps.AddressFlags, error) {
+	return a.k.Fake.Addresses(maps.ServiceAddress).All()
 }
 
 // Frontends stands for maps.Set.Frontends.

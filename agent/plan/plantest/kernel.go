@@ -85,7 +85,7 @@ func (k *Kernel) State() plan.State {
 	}
 	return plan.State{
 		Frontends: c.Frontends, ServicePorts: c.ServicePorts, Backends: c.Backends, Tables: c.Tables,
-		SourceRanges: c.SourceRanges,
+		SourceRanges: c.SourceRanges, Addresses: c.Addresses,
 	}
 }
 
@@ -105,6 +105,9 @@ func (k *Kernel) Run(p plan.Plan, n int) {
 	}
 	for _, op := range p.DeleteFrontends {
 		do(func() error { return k.Frontends().Delete(op.Frontend) })
+	}
+	for _, op := range p.DeleteAddresses {
+		do(func() error { return k.Addresses().Delete(op.Addr) })
 	}
 	for _, op := range p.PutServicePorts {
 		do(func() error { return k.ServicePorts().Put(op.ID, op.Port) })
@@ -129,6 +132,9 @@ func (k *Kernel) Run(p plan.Plan, n int) {
 	}
 	for _, op := range p.DeleteServicePorts {
 		do(func() error { return k.ServicePorts().Delete(op.ID) })
+	}
+	for _, op := range p.PutAddresses {
+		do(func() error { return k.Addresses().Put(op.Addr, op.Flags) })
 	}
 }
 

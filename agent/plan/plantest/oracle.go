@@ -111,6 +111,26 @@ func (c *Cluster) Wanted(before map[maps.Frontend]service.Name) map[maps.Fronten
 	return out
 }
 
+// WantedAddresses returns whose the addresses are that frontends are on, by what
+// the owners of those frontends say of them.
+func (c *Cluster) WantedAddresses(k *Kernel) map[netip.Addr]maps.AddressFlags {
+	want := make(map[netip.Addr]maps.AddressFlags)
+	for f, owner := range k.Owners() {
+		s := c.Services[owner].Service
+		var flags maps.AddressFlags
+		if slices.Contains(s.ClusterIPs, f.Addr) {
+			flags |= maps.AddressClusterIP
+		}
+		if slices.Contains(s.ExternalIPs, f.Addr) || slices.Contains(s.LoadBalancerIPs, f.Addr) {
+			flags |= maps.AddressExternal
+		}
+		if flags != 0 {
+			want[f.Addr] |= flags
+		}
+	}
+	return want
+}
+
 // Strays returns what leads to an endpoint that does not serve, or is not there
 // any more: nothing may, however little room there is.
 func (c *Cluster) Strays(k *Kernel) []string {
