@@ -157,6 +157,8 @@ func (k *kernel) open(cfg config.Config, log *slog.Logger) (err error) {
 	log.Info("maps", "created", created, "pins", loader.MapsDir(cfg.BPFFS))
 	k.programs, err = loader.Load(loader.Config{
 		XDP: mode, SNATMin: cfg.SNATPorts.Min, SNATMax: cfg.SNATPorts.Max, DropUnknownFlows: cfg.DropUnknownFlows,
+		RejectRate: cfg.Answers.RejectRate, RejectTCPReset: cfg.Answers.RejectReset, VIPEcho: cfg.Answers.VIPEcho,
+		ResetGone: cfg.OnBackendGone == config.ResetGone,
 	}, k.set)
 	if err != nil {
 		return err

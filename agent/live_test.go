@@ -34,3 +34,22 @@ func TestLiveFlowsCountForTheServiceOfTheirBackend(t *testing.T) {
 		t.Errorf("%d flows of index 2, want 7", got)
 	}
 }
+
+func TestABackendIsGoneOnceItsEntrySaysSoOrIsAnothers(t *testing.T) {
+	is := gone(map[maps.BackendID]maps.Backend{
+		1: {State: maps.Gone, Generation: 3}, 2: {State: maps.Draining, Generation: 3},
+	})
+	for o, want := range map[flows.Owner]bool{
+		{ID: 1, Generation: 3}: true,
+		{ID: 1, Generation: 2}: true,
+		{ID: 1, Generation: 4}: false, // has the index since the maps were read
+		{ID: 2, Generation: 3}: false,
+		{ID: 2, Generation: 2}: true,
+		{ID: 2, Generation: 4}: false,
+		{ID: 3, Generation: 1}: false, // not known
+	} {
+		if got := is(o); got != want {
+			t.Errorf("%+v: %v, want %v", o, got, want)
+		}
+	}
+}

@@ -43,22 +43,32 @@ func collect(ctx context.Context, set *maps.Set, clock *loader.Clock, live *live
 }
 
 func collectOnce(ctx context.Context, c flows.Collector, set *maps.Set, live *liveCounts, o *observer, log *slog.Logger) error {
+	backends, err := set.Backends().All()
+	if err != nil {
+		return err
+	}
+	c.Gone = gone(backends)
 	r, err := c.Collect(ctx)
 	if err != nil {
 		return err
 	}
 	o.collected(r)
 	log.Debug("collected flows", "entries", r.Entries, "half_open", r.HalfOpen, "deleted", r.Deleted)
-	backends, err := set.Backends().All()
-	if err != nil {
-		return err
-	}
 	ports, err := set.ServicePorts().All()
 	if err != nil {
 		return err
 	}
 	live.set(r.Live, backends, ports)
 	return nil
+}
+
+// gone tells who has left, as of backends. Who has an index they know a lower
+// generation of is new.
+func gone(backends map[maps.BackendID]maps.Backend) func(flows.Owner) bool {
+	return func(o flows.Owner) bool {
+		b, known := backends[o.ID]
+		return known && (b.State == maps.Gone && b.Generation == o.Generation || b.Generation > o.Generation)
+	}
 }
 
 // follow has the loop look at devices when they change, and now and then.

@@ -37,6 +37,10 @@ type Config struct {
 	// DropUnknownFlows: the middle of an unknown connection that would
 	// go to another node is dropped; else it passes untouched.
 	DropUnknownFlows bool
+	Answers          Answers
+	// OnBackendGone is what becomes of established TCP whose endpoint is gone:
+	// KeepGone or ResetGone.
+	OnBackendGone string
 	// NodePorts are the node's addresses that accept node ports.
 	NodePorts service.NodePortAddrs
 	// NodeAddrs override the addresses of the Node object.

@@ -117,6 +117,10 @@ func TestWrongValuesAreRefusedWithTheirPlaceAndWhatIsAllowed(t *testing.T) {
 		{name: "drain delay", file: "drain-delay: 2h", want: "allowed are a duration from 0 to 1h"},
 		{name: "staleness", env: []string{"EBB_HEALTH_STALE_AFTER=0s"}, want: "allowed are a duration from 1s to 1h"},
 		{name: "responder", args: []string{"--health-responder=on"}, want: "allowed are start, external, off"},
+		{name: "how TCP is refused", args: []string{"--reject-tcp=drop"}, want: "allowed are icmp, reset"},
+		{name: "answers a second", env: []string{"EBB_REJECT_RATE=1000001"}, want: "allowed are a number from 0 to 1000000"},
+		{name: "pings", file: "vip-echo: 1", want: "allowed are on, off"},
+		{name: "lost backends", args: []string{"--on-backend-gone=rst"}, want: "allowed are keep, reset"},
 		{name: "entries", args: []string{"--max-slots=-1"}, want: "allowed are a number of entries"},
 	}
 	for _, tc := range tests {
@@ -205,5 +209,37 @@ func TestTheResponderIsTurnedOffAsItIsWrittenInTheFile(t *testing.T) {
 	c, err := resolve(t, []string{"--config", write(t, "health-responder: off\ndrain-scope: all\n")}, nil)
 	if err != nil || c.Health.Responder != "off" || !c.Health.DrainServices {
 		t.Errorf("%+v, %v", c.Health, err)
+	}
+}
+
+func TestAnswersOfTheNode(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		env  []string
+		file string
+		want Answers
+		gone string
+	}{
+		{name: "default", want: Answers{RejectRate: 1000}, gone: KeepGone},
+		{name: "flags", args: []string{"--reject-tcp=reset", "--reject-rate=0", "--vip-echo=on", "--on-backend-gone=reset"},
+			want: Answers{RejectReset: true, VIPEcho: true}, gone: ResetGone},
+		{name: "environment", env: []string{"EBB_REJECT_TCP=icmp", "EBB_REJECT_RATE=7", "EBB_VIP_ECHO=off", "EBB_ON_BACKEND_GONE=keep"},
+			want: Answers{RejectRate: 7}, gone: KeepGone},
+		{name: "file", file: "reject-rate: 1000000\nvip-echo: on\non-backend-gone: reset\n",
+			want: Answers{RejectRate: 1_000_000, VIPEcho: true}, gone: ResetGone},
+		{name: "file, off", file: "vip-echo: off\n", want: Answers{RejectRate: 1000}, gone: KeepGone},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			args := tc.args
+			if tc.file != "" {
+				args = append(args, "--config", write(t, tc.file))
+			}
+			c, err := resolve(t, args, tc.env)
+			if err != nil || c.Answers != tc.want || c.OnBackendGone != tc.gone {
+				t.Errorf("%+v and %q, error %v; want %+v and %q", c.Answers, c.OnBackendGone, err, tc.want, tc.gone)
+			}
+		})
 	}
 }

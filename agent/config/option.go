@@ -118,7 +118,7 @@ const (
 
 // options are all settings there are.
 func options() []option {
-	return slices.Concat(general(), probes(), sizes())
+	return slices.Concat(general(), answers(), probes(), sizes())
 }
 
 func general() []option {

@@ -1,6 +1,7 @@
 // Package flows collects flows that are over and counts those that live. It
 // knows when a flow is over; it deliberately does not know what a backend is
-// beyond its index, and it never touches a flow that may still be used.
+// beyond its index and whether it is gone, and it never touches a flow that may
+// still be used.
 package flows
 
 import (
@@ -73,6 +74,9 @@ type Collector struct {
 	Flows, HalfOpen Table
 	Clock           Clock
 	Timeouts        Timeouts
+	// Gone reports whether a backend has left. What it never answered goes at
+	// once. Nil: none is known to have left.
+	Gone func(Owner) bool
 }
 
 // Collect looks at every flow once and removes those that are over.
@@ -109,7 +113,7 @@ func (s *scan) flows(ctx context.Context) error {
 		if f.Flags&maps.FlowReverse == 0 && !f.Closed() {
 			s.report.Live[Owner{f.Backend, f.Generation}]++
 		}
-		if s.idle(f) > s.timeout(k, f) && len(over) < maxOver {
+		if (s.idle(f) > s.timeout(k, f) || s.unheard(k, f)) && len(over) < maxOver {
 			over = append(over, k)
 		}
 		return ctx.Err() == nil
@@ -125,11 +129,24 @@ func (s *scan) flows(ctx context.Context) error {
 	return nil
 }
 
-// remove deletes a flow and its counterpart if both are idle at this moment:
-// since it was seen idle a packet may have come, or a new flow taken its place.
+// unheard reports whether f is of a backend that has left, and the half that
+// would know if it had ever answered: datagrams only, of TCP there is no such
+// flow but in half_open.
+func (s *scan) unheard(k maps.FlowKey, f maps.Flow) bool {
+	return k.Proto == maps.UDP && f.Flags&(maps.FlowReverse|maps.FlowReplied) == maps.FlowReverse && s.gone(f)
+}
+
+func (s *scan) gone(f maps.Flow) bool {
+	return s.Gone != nil && s.Gone(Owner{f.Backend, f.Generation})
+}
+
+// remove deletes a flow and its counterpart if both are idle at this moment, or
+// its backend is gone and never answered: since it was seen so a packet may
+// have come, or a new flow taken its place.
 func (s *scan) remove(k maps.FlowKey) error {
 	f, ok, err := s.Flows.Lookup(k)
-	if err != nil || !ok || s.idle(f) <= s.timeout(k, f) {
+	unheard := ok && s.unheard(k, f)
+	if err != nil || !ok || s.idle(f) <= s.timeout(k, f) && !unheard {
 		return err
 	}
 	other := maps.Counterpart(k, f)
@@ -138,7 +155,7 @@ func (s *scan) remove(k maps.FlowKey) error {
 		return err
 	}
 	paired = paired && maps.Counterpart(other, peer) == k
-	if paired && s.idle(peer) <= s.timeout(other, peer) {
+	if paired && s.idle(peer) <= s.timeout(other, peer) && !unheard {
 		return nil
 	}
 	if err := s.delete(k, f); err != nil || !paired {
@@ -164,7 +181,8 @@ func (s *scan) halfOpen(ctx context.Context) error {
 	var over []maps.FlowKey
 	err := s.HalfOpen.Each(func(k maps.FlowKey, f maps.Flow) bool {
 		s.report.HalfOpen++
-		if s.idle(f) > s.handshake(k) && len(over) < maxOver {
+		reverse := f.Flags&maps.FlowReverse != 0
+		if (s.idle(f) > s.handshake(k) || reverse && s.gone(f)) && len(over) < maxOver {
 			over = append(over, k)
 		}
 		return ctx.Err() == nil
@@ -173,19 +191,33 @@ func (s *scan) halfOpen(ctx context.Context) error {
 		return err
 	}
 	for _, k := range over {
-		f, ok, err := s.HalfOpen.Lookup(k)
-		if err != nil {
+		if err := s.removeHalf(k); err != nil {
 			return err
 		}
-		if !ok || s.idle(f) <= s.handshake(k) {
-			continue
-		}
-		if err := s.HalfOpen.Delete(k); err != nil {
-			return err
-		}
-		s.report.Deleted++
-		s.report.HalfOpen--
 	}
+	return nil
+}
+
+// removeHalf deletes an entry of a handshake that is idle at this moment, or
+// that a backend which is gone has not answered: else its client has a half too,
+// and may believe to be connected.
+func (s *scan) removeHalf(k maps.FlowKey) error {
+	f, ok, err := s.HalfOpen.Lookup(k)
+	if err != nil || !ok {
+		return err
+	}
+	if s.idle(f) <= s.handshake(k) {
+		other := maps.Counterpart(k, f)
+		peer, paired, err := s.HalfOpen.Lookup(other)
+		if err != nil || !s.gone(f) || paired && maps.Counterpart(other, peer) == k {
+			return err
+		}
+	}
+	if err := s.HalfOpen.Delete(k); err != nil {
+		return err
+	}
+	s.report.Deleted++
+	s.report.HalfOpen--
 	return nil
 }
 

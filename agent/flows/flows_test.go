@@ -379,3 +379,62 @@ func TestAnEndedContextEndsTheCollection(t *testing.T) {
 		t.Errorf("%d entries looked at, error %v; want one at most, and %v", r.Entries, err, context.Canceled)
 	}
 }
+
+func TestWhatABackendThatIsGoneNeverAnsweredGoesAtOnce(t *testing.T) {
+	left := Owner{ID: 8, Generation: 1}
+	type want struct{ fwd, rev bool }
+	for _, tc := range []struct {
+		name     string
+		proto    maps.Proto
+		halfOpen bool
+		owner    Owner
+		replied  bool // its client has a half, or the flag says so
+		want     want
+	}{
+		{"a handshake nobody answered", maps.TCP, true, left, false, want{}},
+		{"a handshake that was answered", maps.TCP, true, left, true, want{true, true}},
+		{"a handshake with a backend that is there", maps.TCP, true, owner, false, want{false, true}},
+		{"a datagram nobody answered", maps.UDP, false, left, false, want{}},
+		{"a datagram that was answered", maps.UDP, false, left, true, want{true, true}},
+		{"a datagram to a backend that is there", maps.UDP, false, owner, false, want{true, true}},
+		{"a connection", maps.TCP, false, left, true, want{true, true}},
+		{"another generation of the index", maps.TCP, true, Owner{ID: left.ID, Generation: 2}, false, want{false, true}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newFixture(t, 16)
+			f.Gone = func(o Owner) bool { return o == left }
+			p := newPair(tc.proto, 1, tc.owner, f.seen(0))
+			table := f.fake.Flows()
+			if tc.halfOpen {
+				table = f.fake.HalfOpen()
+			}
+			if tc.replied && tc.proto == maps.UDP {
+				p.rev.Flags |= maps.FlowReplied
+			}
+			f.put(table, p.revKey, p.rev)
+			if !tc.halfOpen || tc.replied {
+				f.put(table, p.fwdKey, p.fwd)
+			}
+			f.collect()
+			if got := (want{f.has(table, p.fwdKey), f.has(table, p.revKey)}); got != tc.want {
+				t.Errorf("left is %+v, want %+v", got, tc.want)
+			}
+		})
+	}
+}
+
+// Between a look and the deletion a client may have begun anew, with another backend.
+func TestAHandshakeThatFoundAnotherBackendStays(t *testing.T) {
+	f := newFixture(t, 16)
+	left := Owner{ID: 8, Generation: 1}
+	f.Gone = func(o Owner) bool { return o == left }
+	p := newPair(maps.TCP, 1, left, f.seen(0))
+	f.put(f.fake.HalfOpen(), p.revKey, p.rev)
+	f.HalfOpen = &changing{f.fake.HalfOpen(), func() {
+		p.rev.Backend, p.rev.Generation = owner.ID, owner.Generation
+		f.put(f.fake.HalfOpen(), p.revKey, p.rev)
+	}}
+	if r := f.collect(); r.Deleted != 0 || !f.has(f.HalfOpen, p.revKey) {
+		t.Errorf("report %+v: want it kept", r)
+	}
+}
