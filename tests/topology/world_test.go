@@ -49,10 +49,15 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldIn(t, lab.Config{UplinkPeer: lab.NativeXDPPeer()})
+}
+
+func newWorldIn(t *testing.T, cfg lab.Config) *world {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: creates network namespaces and loads programs")
 	}
-	l, err := lab.New(t.Context(), lab.Config{UplinkPeer: lab.NativeXDPPeer()})
+	l, err := lab.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
