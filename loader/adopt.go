@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf/link"
 
@@ -52,6 +53,9 @@ func (a *Attacher) adoptLinks() error {
 			a.log.Warn("ignored a pin that is not ebb's", "pin", e.Name())
 			continue
 		}
+		if !slices.Contains(a.hooks, hook) {
+			continue // another Attacher's
+		}
 		if err := a.adoptLink(hook, device, filepath.Join(a.dir, e.Name())); err != nil {
 			return fmt.Errorf("%s: %w", e.Name(), err)
 		}
@@ -74,7 +78,7 @@ func (a *Attacher) adoptLink(hook maps.Hook, device, path string) error {
 	}
 	s := spot{b.what.Ifindex, hook}
 	if _, taken := a.attached[s]; s.ifindex == 0 || taken {
-		a.log.Info("removed a stale link", "pin", filepath.Base(path))
+		a.note("removed a stale link", "pin", filepath.Base(path))
 		return errors.Join(b.detach(), b.close())
 	}
 	if hook == maps.HookXDP {
@@ -92,7 +96,10 @@ func (a *Attacher) adoptFilters() error {
 		return err
 	}
 	for ifindex := range devices {
-		for _, hook := range []maps.Hook{maps.HookTCIngress, maps.HookTCEgress} {
+		for _, hook := range a.hooks {
+			if hook == maps.HookXDP {
+				continue // always by a link
+			}
 			if err := a.adoptFilter(ifindex, hook); err != nil {
 				return fmt.Errorf("device %d: %w", ifindex, err)
 			}

@@ -2,6 +2,7 @@ package loader
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,19 +58,27 @@ type attachment interface {
 	close() error
 }
 
-// hookOrder is the order in which a device gets its programs: what translates
-// replies back is there before anything translates forward. Detaching goes the
-// other way.
-var hookOrder = []maps.Hook{maps.HookTCEgress, maps.HookTCIngress, maps.HookXDP}
+// uplinkHooks and podHooks are in the order in which a device gets its programs:
+// what translates replies back is there before anything translates forward.
+// Detaching goes the other way.
+var (
+	uplinkHooks = []maps.Hook{maps.HookTCEgress, maps.HookTCIngress, maps.HookXDP}
+	podHooks    = []maps.Hook{maps.HookPodEgress, maps.HookPodIngress}
+)
+
+// egress reports whether packets leave a device at hook.
+func egress(hook maps.Hook) bool { return hook == maps.HookTCEgress || hook == maps.HookPodEgress }
 
 // Attacher keeps programs on devices. Everything it attaches outlives it: links
 // are pinned, filters belong to their device. It is safe for concurrent use. The
 // owner closes it.
 type Attacher struct {
 	programs *Programs
+	hooks    []maps.Hook // this Attacher's business; in the order of attaching
 	dir      string
 	mode     XDPMode
 	log      *slog.Logger
+	level    slog.Level // of what is ordinary
 
 	physical func(device string) bool // is there hardware below it
 	noTCX    bool                     // use clsact even where there is tcx
@@ -82,12 +91,13 @@ type Attacher struct {
 	unserved error // why the last Sync left devices without programs
 }
 
-// NewAttacher returns an Attacher that pins links in pinDir (see [LinksDir]) and
+// NewAttacher returns an Attacher for uplinks that pins links in pinDir (see [LinksDir]) and
 // attaches nothing yet. The programs stay the caller's and must live as long as
 // the Attacher is used; they may be nil if only DetachAll is called.
 func NewAttacher(programs *Programs, pinDir string, mode XDPMode, log *slog.Logger) *Attacher {
 	return &Attacher{
 		programs: programs,
+		hooks:    uplinkHooks,
 		dir:      pinDir,
 		mode:     mode,
 		log:      log,
@@ -122,6 +132,52 @@ func (a *Attacher) sync(uplinks []string) error {
 	errs := []error{a.dropAllBut(devices), a.followRenames(devices)}
 	for _, dev := range devices {
 		errs = append(errs, a.syncDevice(dev))
+	}
+	return errors.Join(errs...)
+}
+
+// syncAll attaches to devices by attach and detaches from all others.
+func (a *Attacher) syncAll(devices []netlink.Link, attach func(netlink.Link)) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.adopt(); err != nil {
+		return err
+	}
+	if err := errors.Join(a.dropAllBut(devices), a.followRenames(devices)); err != nil {
+		return err
+	}
+	for _, dev := range devices {
+		attach(dev)
+	}
+	return nil
+}
+
+// syncNew attaches to a device that came or was renamed. That what is attached
+// is still there is not asked.
+func (a *Attacher) syncNew(dev netlink.Link, attach func(netlink.Link)) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.followRenames([]netlink.Link{dev}); err != nil {
+		return err
+	}
+	for _, hook := range a.hooks {
+		if _, ok := a.attached[spot{dev.Attrs().Index, hook}]; !ok {
+			attach(dev)
+			break
+		}
+	}
+	return nil
+}
+
+// dropDevice detaches from one device, which may have vanished.
+func (a *Attacher) dropDevice(ifindex int) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for _, hook := range slices.Backward(a.hooks) {
+		if _, ok := a.attached[spot{ifindex, hook}]; ok {
+			errs = append(errs, a.drop(spot{ifindex, hook}))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -171,7 +227,7 @@ func (a *Attacher) dropAllBut(devices []netlink.Link) error {
 func (a *Attacher) followRenames(devices []netlink.Link) error {
 	renamed := make(map[attachment]string)
 	for _, dev := range devices {
-		for _, hook := range hookOrder {
+		for _, hook := range a.hooks {
 			at, ok := a.attached[spot{dev.Attrs().Index, hook}]
 			if ok && at.describe().Device != dev.Attrs().Name {
 				renamed[at] = dev.Attrs().Name
@@ -185,7 +241,7 @@ func (a *Attacher) followRenames(devices []netlink.Link) error {
 	}
 	for at, name := range renamed {
 		errs = append(errs, at.rename(name))
-		a.log.Info("device was renamed", "device", name, "ifindex", at.describe().Ifindex)
+		a.note("device was renamed", "device", name, "ifindex", at.describe().Ifindex)
 	}
 	return errors.Join(errs...)
 }
@@ -198,7 +254,7 @@ func (a *Attacher) spots() []spot {
 	}
 	slices.SortFunc(spots, func(x, y spot) int {
 		return cmp.Or(cmp.Compare(x.ifindex, y.ifindex),
-			cmp.Compare(slices.Index(hookOrder, y.hook), slices.Index(hookOrder, x.hook)))
+			cmp.Compare(slices.Index(a.hooks, y.hook), slices.Index(a.hooks, x.hook)))
 	})
 	return spots
 }
@@ -211,8 +267,13 @@ func (a *Attacher) drop(s spot) error {
 		return fmt.Errorf("detach %s from %s: %w", what.Hook, what.Device, err)
 	}
 	delete(a.attached, s)
-	a.log.Info("detached", "device", what.Device, "ifindex", what.Ifindex, "hook", what.Hook.String(), "mode", what.Mode)
+	a.note("detached", "device", what.Device, "ifindex", what.Ifindex, "hook", what.Hook.String(), "mode", what.Mode)
 	return at.close()
+}
+
+// note logs what is ordinary.
+func (a *Attacher) note(msg string, args ...any) {
+	a.log.Log(context.Background(), a.level, msg, args...)
 }
 
 // Status returns what is attached, ordered by device and hook, as of the last

@@ -112,22 +112,27 @@ func newFilter(ifindex int, hook maps.Hook, fd int) *netlink.BpfFilter {
 }
 
 func filterParent(hook maps.Hook) uint32 {
-	if hook == maps.HookTCEgress {
+	if egress(hook) {
 		return netlink.HANDLE_MIN_EGRESS
 	}
 	return netlink.HANDLE_MIN_INGRESS
 }
 
 func filterPriority(hook maps.Hook) uint16 {
-	if hook == maps.HookTCEgress {
+	if egress(hook) {
 		return egressPriority
 	}
 	return ingressPriority
 }
 
 func filterName(hook maps.Hook) string {
-	if hook == maps.HookTCEgress {
+	switch hook {
+	case maps.HookTCEgress:
 		return programTCEgress
+	case maps.HookPodIngress:
+		return programPodIn
+	case maps.HookPodEgress:
+		return programPodOut
 	}
 	return programTCIngress
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -138,6 +139,9 @@ func tinyPrograms(t testing.TB) *Programs {
 		XDP:       tinyProgram(t, ebpf.XDP),
 		TCIngress: tinyProgram(t, ebpf.SchedCLS),
 		TCEgress:  tinyProgram(t, ebpf.SchedCLS),
+
+		PodIngress: tinyProgram(t, ebpf.SchedCLS),
+		PodEgress:  tinyProgram(t, ebpf.SchedCLS),
 	}
 }
 
@@ -155,7 +159,7 @@ func newAttacher(t testing.TB, dir string, mode XDPMode) *Attacher {
 func programIDs(t testing.TB, p *Programs) map[maps.Hook]uint32 {
 	t.Helper()
 	ids := make(map[maps.Hook]uint32)
-	for _, hook := range hookOrder {
+	for _, hook := range slices.Concat(uplinkHooks, podHooks) {
 		id, err := programID(p.program(hook))
 		must(t, "program id", err)
 		ids[hook] = uint32(id)

@@ -15,7 +15,7 @@ import (
 // syncDevice brings one device to the wanted state.
 func (a *Attacher) syncDevice(dev netlink.Link) error {
 	var errs []error
-	for _, hook := range hookOrder {
+	for _, hook := range a.hooks {
 		if err := a.syncHook(dev, hook); err != nil {
 			errs = append(errs, fmt.Errorf("attach %s on %s: %w", hook, dev.Attrs().Name, err))
 		}
@@ -56,7 +56,7 @@ func (a *Attacher) ensure(dev netlink.Link, hook maps.Hook, attach attachFunc) e
 		return err
 	}
 	a.attached[s] = at
-	a.log.Info("attached", "device", dev.Attrs().Name, "ifindex", s.ifindex, "hook", hook.String(),
+	a.note("attached", "device", dev.Attrs().Name, "ifindex", s.ifindex, "hook", hook.String(),
 		"mode", at.describe().Mode, "program", uint32(id))
 	return nil
 }
@@ -83,7 +83,7 @@ func (a *Attacher) keep(at attachment, p *ebpf.Program, id ebpf.ProgramID) (bool
 	if err := at.replace(p); err != nil {
 		return true, fmt.Errorf("replace program %d: %w", running, err)
 	}
-	a.log.Info("program replaced", "device", at.describe().Device, "hook", at.describe().Hook.String(),
+	a.note("program replaced", "device", at.describe().Device, "hook", at.describe().Hook.String(),
 		"program", uint32(id), "was", uint32(running))
 	return true, nil
 }

@@ -14,7 +14,7 @@ import (
 
 // tcxAttachType returns the kernel's name for hook.
 func tcxAttachType(hook maps.Hook) ebpf.AttachType {
-	if hook == maps.HookTCEgress {
+	if egress(hook) {
 		return ebpf.AttachTCXEgress
 	}
 	return ebpf.AttachTCXIngress
@@ -26,7 +26,7 @@ func tcxAttachType(hook maps.Hook) ebpf.AttachType {
 // it before the reply gets the service's address back. The order holds at the
 // time of attaching; who comes later chooses a place too.
 func tcxAnchor(hook maps.Hook) link.Anchor {
-	if hook == maps.HookTCEgress {
+	if egress(hook) {
 		return link.Tail()
 	}
 	return link.Head()

@@ -1,0 +1,65 @@
+package loader
+
+import (
+	"fmt"
+	"net"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// PodChoice says which devices are pods' links: the node's ends of their
+// devices. The zero value chooses none. Uplinks are never chosen.
+type PodChoice struct {
+	// Patterns are of names, as [path.Match] takes them.
+	Patterns []string
+	// Auto chooses beside them devices that look like a pod's link: with Prefix
+	// those whose names begin so; with Bridge its ports, as far as they lead to
+	// pods or virtual machines; else veths whose other end is in another network
+	// namespace.
+	Auto           bool
+	Prefix, Bridge string
+}
+
+// Any reports whether c may choose a device at all.
+func (c PodChoice) Any() bool { return c.Auto || len(c.Patterns) > 0 }
+
+// Validate reports patterns that match nothing because they are malformed.
+func (c PodChoice) Validate() error {
+	for _, p := range c.Patterns {
+		if _, err := path.Match(p, ""); err != nil {
+			return fmt.Errorf("pattern of pods' links %q: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// wants reports whether dev, whose master has this name, is a pod's link.
+func (c PodChoice) wants(dev netlink.Link, master string) bool {
+	name := dev.Attrs().Name
+	matches := func(p string) bool {
+		ok, err := path.Match(p, name)
+		return ok && err == nil
+	}
+	if dev.Attrs().Flags&net.FlagLoopback != 0 {
+		return false
+	}
+	return slices.ContainsFunc(c.Patterns, matches) || c.Auto && c.discovers(dev, master)
+}
+
+func (c PodChoice) discovers(dev netlink.Link, master string) bool {
+	switch {
+	case c.Prefix != "":
+		return strings.HasPrefix(dev.Attrs().Name, c.Prefix)
+	case c.Bridge != "":
+		// Other ports are the way to other machines.
+		return master == c.Bridge && (dev.Type() == "veth" || dev.Type() == "tuntap")
+	}
+	return dev.Type() == "veth" && dev.Attrs().NetNsID >= 0
+}
+
+// ethernet reports whether packets on dev begin with an Ethernet header, without
+// which the programs do not know them.
+func ethernet(dev netlink.Link) bool { return dev.Attrs().EncapType == "ether" }
