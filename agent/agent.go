@@ -15,6 +15,7 @@ import (
 
 	"github.com/ebb-lb/ebb/agent/apply"
 	"github.com/ebb-lb/ebb/agent/config"
+	"github.com/ebb-lb/ebb/agent/metrics"
 	"github.com/ebb-lb/ebb/agent/plan"
 	"github.com/ebb-lb/ebb/agent/reconcile"
 	"github.com/ebb-lb/ebb/agent/responder"
@@ -54,6 +55,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	o := newObserver(cfg, k.set, store, contact, live, log)
 	p := newProbes(cfg, live, source.warner(), o.complete, log)
 	o.registry.MustRegister(p)
+	metrics.RegisterPodLinks(o.registry, func() (int, int) { s := k.podLinks.Status(); return s.Attached, s.Failing })
 	loop, err := newLoop(cfg, k, o, reconcile.Parts{Store: store, Live: live.of, Health: p.state, Log: log})
 	if err != nil {
 		return err
@@ -63,6 +65,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g.Go(func() error { return loop.Run(ctx) })
 	g.Go(func() error { return collect(ctx, k.set, k.clock, live, o, log) })
 	g.Go(func() error { return follow(ctx, k.attacher, loop, log) })
+	g.Go(func() error { return k.podLinks.Run(ctx) })
 	g.Go(func() error { return serve(ctx, cfg, o.registry, log) })
 	g.Go(func() error { return p.run(ctx) })
 	return g.Wait()
@@ -109,10 +112,28 @@ func newLoop(cfg config.Config, k *kernel, o *observer, p reconcile.Parts) (*rec
 
 // podCIDRs tells by which ranges pods are known.
 func podCIDRs(cfg config.Config) func(service.Node) []netip.Prefix {
-	if cfg.DetectLocal == config.DetectNodeCIDR {
+	switch cfg.DetectLocal {
+	case config.DetectNodeCIDR:
 		return func(n service.Node) []netip.Prefix { return n.PodCIDRs }
+	case config.DetectBridge, config.DetectPrefix:
+		return func(service.Node) []netip.Prefix { return nil }
 	}
 	return func(service.Node) []netip.Prefix { return cfg.ClusterCIDRs }
+}
+
+// podChoice tells which devices are pods' links.
+func podChoice(cfg config.Config) loader.PodChoice {
+	c := loader.PodChoice{Auto: cfg.PodLinks.Auto, Patterns: cfg.PodLinks.Patterns}
+	switch cfg.DetectLocal {
+	case config.DetectBridge:
+		c.Bridge = cfg.PodLinks.Bridge
+	case config.DetectPrefix:
+		c.Prefix = cfg.PodLinks.Prefix
+	default:
+		return c
+	}
+	c.Auto = c.Auto || len(c.Patterns) == 0
+	return c
 }
 
 // kernel is everything the agent holds in the kernel.
@@ -121,6 +142,7 @@ type kernel struct {
 	set      *maps.Set
 	programs *loader.Programs
 	attacher *loader.Attacher
+	podLinks *loader.PodLinks
 	clock    *loader.Clock
 }
 
@@ -155,8 +177,9 @@ func (k *kernel) open(cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	log.Info("maps", "created", created, "pins", loader.MapsDir(cfg.BPFFS))
+	pods := podChoice(cfg)
 	k.programs, err = loader.Load(loader.Config{
-		XDP: mode, SNATMin: cfg.SNATPorts.Min, SNATMax: cfg.SNATPorts.Max, DropUnknownFlows: cfg.DropUnknownFlows,
+		XDP: mode, PodLinks: pods.Any(), SNATMin: cfg.SNATPorts.Min, SNATMax: cfg.SNATPorts.Max, DropUnknownFlows: cfg.DropUnknownFlows,
 		RejectRate: cfg.Answers.RejectRate, RejectTCPReset: cfg.Answers.RejectReset, VIPEcho: cfg.Answers.VIPEcho,
 		ResetGone: cfg.OnBackendGone == config.ResetGone,
 	}, k.set)
@@ -167,6 +190,7 @@ func (k *kernel) open(cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	k.attacher = loader.NewAttacher(k.programs, loader.LinksDir(cfg.BPFFS), mode, log)
+	k.podLinks = loader.NewPodLinks(k.programs, loader.LinksDir(cfg.BPFFS), pods, log)
 	return nil
 }
 
@@ -177,6 +201,7 @@ func (k *kernel) attach(names []string, nodeAddrs []netip.Addr) error {
 	if err != nil {
 		return err
 	}
+	k.podLinks.SetUplinks(uplinks)
 	if err := k.attacher.Sync(uplinks); err != nil {
 		return err
 	}
@@ -204,6 +229,9 @@ func sizes(want maps.Sizes) maps.Sizes {
 // close releases what the process holds; what is pinned stays.
 func (k *kernel) close() error {
 	var errs []error
+	if k.podLinks != nil {
+		errs = append(errs, k.podLinks.Close())
+	}
 	if k.attacher != nil {
 		errs = append(errs, k.attacher.Close())
 	}
@@ -234,5 +262,6 @@ func Cleanup(bpffs, stateDir string, log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 	a := loader.NewAttacher(nil, loader.LinksDir(bpffs), loader.XDPOff, log)
-	return errors.Join(responder.Remove(stateDir), a.DetachAll(), a.Close(), loader.RemovePins(bpffs))
+	p := loader.NewPodLinks(nil, loader.LinksDir(bpffs), loader.PodChoice{}, log)
+	return errors.Join(responder.Remove(stateDir), p.DetachAll(), a.DetachAll(), p.Close(), a.Close(), loader.RemovePins(bpffs))
 }

@@ -1,7 +1,6 @@
 package loader
 
 import (
-	"fmt"
 	"net"
 	"path"
 	"slices"
@@ -13,7 +12,7 @@ import (
 // PodChoice says which devices are pods' links: the node's ends of their
 // devices. The zero value chooses none. Uplinks are never chosen.
 type PodChoice struct {
-	// Patterns are of names, as [path.Match] takes them.
+	// Patterns are of names, as [path.Match] takes them; a malformed one matches nothing.
 	Patterns []string
 	// Auto chooses beside them devices that look like a pod's link: with Prefix
 	// those whose names begin so; with Bridge its ports, as far as they lead to
@@ -25,16 +24,6 @@ type PodChoice struct {
 
 // Any reports whether c may choose a device at all.
 func (c PodChoice) Any() bool { return c.Auto || len(c.Patterns) > 0 }
-
-// Validate reports patterns that match nothing because they are malformed.
-func (c PodChoice) Validate() error {
-	for _, p := range c.Patterns {
-		if _, err := path.Match(p, ""); err != nil {
-			return fmt.Errorf("pattern of pods' links %q: %w", p, err)
-		}
-	}
-	return nil
-}
 
 // wants reports whether dev, whose master has this name, is a pod's link.
 func (c PodChoice) wants(dev netlink.Link, master string) bool {

@@ -8,6 +8,7 @@ import (
 	stdmaps "maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -25,8 +26,9 @@ type PodLinks struct {
 	log      *slog.Logger
 	known    chan struct{} // has a value when uplinks were told
 
+	uplinks atomic.Pointer[[]string] // nil: not told yet
+
 	mu      sync.Mutex
-	uplinks []string
 	failing map[int]bool // ifindexes
 	refused map[int]bool // ifindexes without an Ethernet header
 }
@@ -43,14 +45,12 @@ func NewPodLinks(programs *Programs, pinDir string, choice PodChoice, log *slog.
 }
 
 // SetUplinks tells which devices are no pods' links whatever they look like.
-// Nothing is attached before. It does not wait.
+// Run attaches nothing before. It does not wait for what is under way.
 func (p *PodLinks) SetUplinks(names []string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.uplinks != nil && slices.Equal(p.uplinks, names) {
+	names = slices.Clone(names)
+	if was := p.uplinks.Swap(&names); was != nil && slices.Equal(*was, names) {
 		return
 	}
-	p.uplinks = append([]string{}, names...)
 	select {
 	case p.known <- struct{}{}:
 	default:
@@ -98,7 +98,7 @@ func (p *PodLinks) Sync() error {
 // chooses decides about one device.
 func (p *PodLinks) chooses(dev netlink.Link, master string) bool {
 	attrs := dev.Attrs()
-	if slices.Contains(p.uplinks, attrs.Name) || !p.choice.wants(dev, master) {
+	if p.isUplink(attrs.Name) || !p.choice.wants(dev, master) {
 		return false
 	}
 	if ethernet(dev) {
@@ -110,6 +110,11 @@ func (p *PodLinks) chooses(dev netlink.Link, master string) bool {
 			"device", attrs.Name, "type", dev.Type(), "encapsulation", attrs.EncapType)
 	}
 	return false
+}
+
+func (p *PodLinks) isUplink(name string) bool {
+	uplinks := p.uplinks.Load()
+	return uplinks != nil && slices.Contains(*uplinks, name)
 }
 
 // attach puts programs on one device. A device that has vanished is no failure.
@@ -160,20 +165,16 @@ const resync = 10 * time.Second
 // Run follows devices as they come and go, until ctx ends, which is no error.
 // Without a choice it only detaches what an earlier agent left.
 func (p *PodLinks) Run(ctx context.Context) error {
-	if !p.choice.Any() {
-		if err := p.Sync(); err != nil {
-			return fmt.Errorf("detach pods' links: %w", err)
+	if p.choice.Any() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.known:
 		}
-		return nil
-	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-p.known:
 	}
 	for {
 		err := p.follow(ctx)
-		if ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil {
 			return nil
 		}
 		p.log.Error("follow pods' links", "error", err, "retry", time.Second)
@@ -187,6 +188,9 @@ func (p *PodLinks) Run(ctx context.Context) error {
 
 // follow works on events until something fails that a new subscription may mend.
 func (p *PodLinks) follow(ctx context.Context) error {
+	if !p.choice.Any() {
+		return p.Sync()
+	}
 	events, err := subscribeLinks()
 	if err != nil {
 		return err

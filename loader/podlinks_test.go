@@ -101,6 +101,7 @@ func TestPodChoice(t *testing.T) {
 		{"automatic, by bridge", PodChoice{Auto: true, Bridge: "cbr0"}, []string{"a bridged pod", "a bridged VM"}},
 		{"a prefix alone chooses nothing", PodChoice{Prefix: "cali"}, nil},
 		{"patterns", PodChoice{Patterns: []string{"veth*", "tap?"}}, []string{"a local veth", "a bridged pod", "a bridged VM"}},
+		{"a malformed pattern", PodChoice{Patterns: []string{"[x"}}, nil},
 		{"patterns beside the automatic choice", PodChoice{Auto: true, Patterns: []string{"tap0"}}, []string{"a pod's", "a bridged pod", "a bridged VM"}},
 	}
 	for _, tc := range tests {
@@ -115,9 +116,6 @@ func TestPodChoice(t *testing.T) {
 				}
 			}
 		})
-	}
-	if err := (PodChoice{Patterns: []string{"ok*", "[x"}}).Validate(); err == nil || !strings.Contains(err.Error(), "[x") {
-		t.Errorf("a malformed pattern: %v", err)
 	}
 }
 

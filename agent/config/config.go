@@ -28,7 +28,8 @@ type Config struct {
 	// empty: those without the label.
 	ServiceProxyName string
 	Uplinks          []string // empty: automatic
-	XDP              string   // "auto", "native", "generic", "off"
+	PodLinks         PodLinks
+	XDP              string // "auto", "native", "generic", "off"
 	BPFFS            string
 	// MetricsAddr and HealthAddr are host:port; empty: not served.
 	MetricsAddr, HealthAddr string
@@ -46,7 +47,8 @@ type Config struct {
 	// NodeAddrs override the addresses of the Node object.
 	NodeAddrs []netip.Addr
 	// DetectLocal says where the ranges of pod addresses come from:
-	// DetectClusterCIDR or DetectNodeCIDR (kube-proxy's detectLocalMode).
+	// DetectClusterCIDR or DetectNodeCIDR (kube-proxy's detectLocalMode). With
+	// the other two there are no ranges: who comes in by a pod's link is a pod.
 	DetectLocal     string
 	ClusterCIDRs    []netip.Prefix // for DetectClusterCIDR; masked
 	Sizes           maps.Sizes     // zero fields: defaults
@@ -58,7 +60,29 @@ type Config struct {
 const (
 	DetectClusterCIDR = "ClusterCIDR"
 	DetectNodeCIDR    = "NodeCIDR"
+	DetectBridge      = "BridgeInterface"
+	DetectPrefix      = "InterfaceNamePrefix"
 )
+
+// PodLinks says at which devices packets of pods are translated. The zero value
+// means at none, unless DetectLocal is by device.
+type PodLinks struct {
+	Auto     bool
+	Patterns []string // as path.Match takes them
+	// Bridge and Prefix are for DetectBridge and DetectPrefix.
+	Bridge, Prefix string
+}
+
+// check reports settings that need another one.
+func (c Config) check() error {
+	switch {
+	case c.DetectLocal == DetectBridge && c.PodLinks.Bridge == "":
+		return fmt.Errorf("--detect-local-mode %s needs --pod-bridge-interface", DetectBridge)
+	case c.DetectLocal == DetectPrefix && c.PodLinks.Prefix == "":
+		return fmt.Errorf("--detect-local-mode %s needs --pod-interface-name-prefix", DetectPrefix)
+	}
+	return nil
+}
 
 // Health is how external balancers are answered.
 type Health struct {

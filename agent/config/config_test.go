@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 
 	"github.com/ebb-lb/ebb/agent/service"
@@ -110,6 +111,10 @@ func TestWrongValuesAreRefusedWithTheirPlaceAndWhatIsAllowed(t *testing.T) {
 		{name: "one bad element", args: []string{"--node-addresses=10.0.0.1,x"}, want: `allowed are IP addresses`},
 		{name: "no node ports", args: []string{"--nodeport-addresses="}, want: `allowed are primary, all, or CIDRs`},
 		{name: "a word and a range", args: []string{"--nodeport-addresses=all,10.0.0.0/8"}, want: `allowed are primary, all, or CIDRs`},
+		{name: "a malformed pattern", args: []string{"--pod-link=veth*,[x"}, want: `flag --pod-link: "veth*,[x": allowed are auto, or patterns`},
+		{name: "no bridge", args: []string{"--detect-local-mode=BridgeInterface", "--pod-interface-name-prefix=veth"}, want: "BridgeInterface needs --pod-bridge-interface"},
+		{name: "no prefix", env: []string{"EBB_DETECT_LOCAL_MODE=InterfaceNamePrefix"}, want: "InterfaceNamePrefix needs --pod-interface-name-prefix"},
+		{name: "a bridge that cannot be", args: []string{"--pod-bridge-interface=a/b"}, want: `"a/b": allowed are a device name`},
 		{name: "interval", args: []string{"--min-sync-interval=1h"}, want: "allowed are a duration"},
 		{name: "node name", args: []string{"--node-name="}, want: "allowed are a node's name"},
 		{name: "proxy name", args: []string{"--service-proxy-name=a,b"}, want: `flag --service-proxy-name: "a,b": allowed are a label value`},
@@ -241,5 +246,28 @@ func TestAnswersOfTheNode(t *testing.T) {
 				t.Errorf("%+v and %q, error %v; want %+v and %q", c.Answers, c.OnBackendGone, err, tc.want, tc.gone)
 			}
 		})
+	}
+}
+
+func TestPodsLinksAreNoneUnlessTheyAreNamed(t *testing.T) {
+	tests := []struct {
+		args []string
+		want PodLinks
+	}{
+		{nil, PodLinks{}},
+		{[]string{"--pod-link="}, PodLinks{}},
+		{[]string{"--pod-link=auto"}, PodLinks{Auto: true}},
+		{[]string{"--pod-link=veth*", "--pod-link=auto,tap?"}, PodLinks{Auto: true, Patterns: []string{"veth*", "tap?"}}},
+		{[]string{"--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"}, PodLinks{Bridge: "cni0"}},
+		{[]string{"--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=cali"}, PodLinks{Prefix: "cali"}},
+	}
+	for _, tc := range tests {
+		c, err := resolve(t, tc.args, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(tc.want, c.PodLinks); d != "" {
+			t.Errorf("%q: %s", tc.args, d)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -118,7 +119,7 @@ const (
 
 // options are all settings there are.
 func options() []option {
-	return slices.Concat(general(), answers(), probes(), sizes())
+	return slices.Concat(general(), answers(), pods(), probes(), sizes())
 }
 
 func general() []option {
@@ -140,13 +141,27 @@ func general() []option {
 			usage: "addresses of the node that accept node ports; primary: the first of each family", set: setNodePorts},
 		{name: "node-addresses", list: true, allowed: "IP addresses", usage: "addresses of this node, instead of those of the Node object",
 			set: each(func(c *Config) *[]netip.Addr { return &c.NodeAddrs }, parseAddr)},
-		{name: "detect-local-mode", def: "ClusterCIDR", allowed: "ClusterCIDR, NodeCIDR", usage: "which addresses are those of pods: of --cluster-cidr, or of the Node object's podCIDRs",
-			set: choice(func(c *Config) *string { return &c.DetectLocal }, DetectClusterCIDR, DetectNodeCIDR)},
-		{name: "cluster-cidr", list: true, allowed: "CIDRs", usage: "ranges of pod addresses; none: no client is known to be a pod",
-			set: each(func(c *Config) *[]netip.Prefix { return &c.ClusterCIDRs }, netip.ParsePrefix)},
 		{name: "log-level", def: "info", allowed: "debug, info, warn, error", usage: "least severe messages that are logged", set: one(setLevel)},
 		{name: "min-sync-interval", def: "50ms", allowed: "a duration from 0 to 1m", usage: "how long a burst of changes is gathered",
 			set: duration(func(c *Config) *time.Duration { return &c.MinSyncInterval }, 0, time.Minute)},
+	}
+}
+
+// pods are about who is a pod and how it comes in.
+func pods() []option {
+	return []option{
+		{name: "pod-link", list: true, allowed: "auto, or patterns of device names", set: setPodLinks,
+			usage: "node's end of a pod's device, where its packets to services are translated; auto: veths into other network namespaces; none: nowhere"},
+		{name: "detect-local-mode", def: DetectClusterCIDR, allowed: "ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix",
+			usage: "who is a pod: addresses of --cluster-cidr, or of the Node object's podCIDRs, or who comes in by a device: " +
+				"ports of --pod-bridge-interface, or those of --pod-interface-name-prefix, are the pods' links unless --pod-link names others",
+			set: choice(func(c *Config) *string { return &c.DetectLocal }, DetectClusterCIDR, DetectNodeCIDR, DetectBridge, DetectPrefix)},
+		{name: "cluster-cidr", list: true, allowed: "CIDRs", usage: "ranges of pod addresses; none: no client is known to be a pod",
+			set: each(func(c *Config) *[]netip.Prefix { return &c.ClusterCIDRs }, netip.ParsePrefix)},
+		{name: "pod-bridge-interface", allowed: "a device name", usage: "bridge of the pods, for --detect-local-mode=BridgeInterface",
+			set: optionalDevice(func(c *Config) *string { return &c.PodLinks.Bridge })},
+		{name: "pod-interface-name-prefix", allowed: "the beginning of device names", usage: "of the pods' devices, for --detect-local-mode=InterfaceNamePrefix",
+			set: optionalDevice(func(c *Config) *string { return &c.PodLinks.Prefix })},
 	}
 }
 
@@ -198,6 +213,32 @@ func deviceName(v string) (string, error) {
 		return "", errNotAllowed
 	}
 	return v, nil
+}
+
+func optionalDevice(field func(*Config) *string) func(*Config, []string) error {
+	return one(func(c *Config, v string) (err error) {
+		if v != "" {
+			v, err = deviceName(v)
+		}
+		*field(c) = v
+		return err
+	})
+}
+
+// setPodLinks takes patterns, of which the word auto is none.
+func setPodLinks(c *Config, values []string) error {
+	c.PodLinks.Auto, c.PodLinks.Patterns = false, nil
+	for _, v := range values {
+		if _, err := path.Match(v, ""); err != nil {
+			return fmt.Errorf("%q: %w", v, errNotAllowed)
+		}
+		if v == "auto" {
+			c.PodLinks.Auto = true
+		} else if v != "" {
+			c.PodLinks.Patterns = append(c.PodLinks.Patterns, v)
+		}
+	}
+	return nil
 }
 
 func parseAddr(v string) (netip.Addr, error) {

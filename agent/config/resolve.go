@@ -57,7 +57,7 @@ func Resolve(fs *pflag.FlagSet, env []string) (Config, error) {
 			errs = append(errs, err)
 		}
 	}
-	return c, errors.Join(errs...)
+	return c, errors.Join(append(errs, c.check())...)
 }
 
 func (o option) resolve(c *Config, fs *pflag.FlagSet, vars map[string]string, path string, file map[string]any) error {
