@@ -12,7 +12,7 @@ import (
 const maxPods = 250
 
 // Node is a machine of the cluster: forwarding on, default route by the
-// router, private mounts (see BPFFS).
+// router, private mounts and control group (see BPFFS and CgroupRoot).
 type Node struct {
 	*NS
 	// Addr4 and Addr6 are the addresses of the uplink.
@@ -78,6 +78,7 @@ func (n *Node) AddPod(name string) (*Pod, error) {
 		return nil, fmt.Errorf("add pod to %s: %w", n.Name(), err)
 	}
 	n.last++
+	ns.cgroup = n.cgroup
 	p := &Pod{NS: ns, Node: n, HostDev: fmt.Sprintf("pod%d", n.last)}
 	p.Addr4, p.Addr6 = podAddrs(n.PodCIDR4, n.PodCIDR6, n.last)
 	if err := p.plugIn(); err != nil {

@@ -18,14 +18,17 @@ type NS struct {
 	mu     sync.RWMutex // held for reading while a thread enters
 	net    *os.File
 	mounts *os.File // nil: the mounts of the process
+	cgroup *cgroup  // nil: that of the process
+	owner  bool     // the cgroup goes with the namespace
 }
 
-// newNS creates a namespace with its loopback device up. With ownMounts it
-// gets a private view of /sys, and a BPF filesystem nobody else has.
-func newNS(name string, ownMounts bool, p *processes) (*NS, error) {
+// newNS creates a namespace with its loopback device up. As a machine it gets a
+// private view of /sys, and filesystems for BPF and control groups nobody else
+// has.
+func newNS(name string, machine bool, p *processes) (*NS, error) {
 	ns := &NS{name: name, processes: p}
 	done := make(chan error, 1)
-	onOwnThread(func() { done <- ns.create(ownMounts) })
+	onOwnThread(func() { done <- ns.create(machine) })
 	if err := <-done; err != nil {
 		return nil, errors.Join(fmt.Errorf("create namespace %s: %w", name, err), ns.closeFiles())
 	}
@@ -33,7 +36,7 @@ func newNS(name string, ownMounts bool, p *processes) (*NS, error) {
 }
 
 // create runs on the thread that becomes the first member of the namespace.
-func (ns *NS) create(ownMounts bool) error {
+func (ns *NS) create(machine bool) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("unshare network: %w", err)
 	}
@@ -42,8 +45,12 @@ func (ns *NS) create(ownMounts bool) error {
 		return err
 	}
 	ns.net = f
-	if ownMounts {
+	if machine {
 		if ns.mounts, err = unshareMounts(); err != nil {
+			return err
+		}
+		ns.owner = true
+		if ns.cgroup, err = newCgroup(ns.name); err != nil {
 			return err
 		}
 	}
@@ -84,6 +91,11 @@ func (ns *NS) enter() error {
 	if err := unix.Setns(int(ns.net.Fd()), unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter network: %w", err)
 	}
+	if ns.cgroup != nil {
+		if err := ns.cgroup.join(); err != nil {
+			return err
+		}
+	}
 	if ns.mounts == nil {
 		return nil
 	}
@@ -120,6 +132,9 @@ func (ns *NS) closeFiles() error {
 			errs = append(errs, f.Close())
 		}
 	}
-	ns.net, ns.mounts = nil, nil
+	if ns.cgroup != nil && ns.owner {
+		errs = append(errs, ns.cgroup.close())
+	}
+	ns.net, ns.mounts, ns.cgroup = nil, nil, nil
 	return errors.Join(errs...)
 }
