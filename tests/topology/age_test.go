@@ -35,7 +35,7 @@ func TestAnAgentWithoutASourceServesWhatIsPinnedAndSaysHowOldItIs(t *testing.T) 
 	if err := os.WriteFile(kubeconfig, []byte(nobody), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	second := w.startAgentOf("--source", "kubernetes", "--kubeconfig", kubeconfig)
+	second := w.startAgentOf("--source", "kubernetes", "--kubeconfig", kubeconfig, "--health-responder", "off")
 	var at time.Time
 	w.await("the age of what is pinned", second, func() (err error) {
 		body := w.healthy()
