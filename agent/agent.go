@@ -64,7 +64,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g.Go(func() error { return source.run(ctx, log) })
 	g.Go(func() error { return loop.Run(ctx) })
 	g.Go(func() error { return collect(ctx, k.set, k.clock, live, o, log) })
-	g.Go(func() error { return follow(ctx, k.attacher, loop, log) })
+	g.Go(func() error { return follow(ctx, k.verify, loop, log) })
 	g.Go(func() error { return k.podLinks.Run(ctx) })
 	g.Go(func() error { return serve(ctx, cfg, o.registry, log) })
 	g.Go(func() error { return p.run(ctx) })
@@ -101,8 +101,10 @@ func newLoop(cfg config.Config, k *kernel, o *observer, p reconcile.Parts) (*rec
 	size := k.set.Sizes()
 	return reconcile.New(reconcile.Config{
 		NodeName: cfg.NodeName, NodeAddrs: cfg.NodeAddrs, NodePorts: cfg.NodePorts,
-		PodCIDRs:    podCIDRs(cfg),
-		MinInterval: cfg.MinSyncInterval,
+		HostNetns:         k.netns,
+		NodePortsAnywhere: cfg.EastWest != config.EastWestOff && cfg.NodePorts.Anywhere(),
+		PodCIDRs:          podCIDRs(cfg),
+		MinInterval:       cfg.MinSyncInterval,
 		Capacities: plan.Capacities{
 			Frontends: size.Frontends, ServicePorts: size.ServicePorts, Backends: size.Backends, Slots: size.Slots,
 			SourceRanges: size.SourceRanges,
@@ -143,7 +145,10 @@ type kernel struct {
 	programs *loader.Programs
 	attacher *loader.Attacher
 	podLinks *loader.PodLinks
+	sockets  *loader.SocketAttacher
+	cgroup   *loader.Cgroup // nil: no programs on sockets
 	clock    *loader.Clock
+	netns    uint64 // cookie of the node's network namespace
 }
 
 func openKernel(cfg config.Config, log *slog.Logger) (*kernel, error) {
@@ -182,8 +187,12 @@ func (k *kernel) open(cfg config.Config, log *slog.Logger) (err error) {
 		XDP: mode, PodLinks: pods.Any(), SNATMin: cfg.SNATPorts.Min, SNATMax: cfg.SNATPorts.Max, DropUnknownFlows: cfg.DropUnknownFlows,
 		RejectRate: cfg.Answers.RejectRate, RejectTCPReset: cfg.Answers.RejectReset, VIPEcho: cfg.Answers.VIPEcho,
 		ResetGone: cfg.OnBackendGone == config.ResetGone,
+		Sockets:   cfg.EastWest != config.EastWestOff, PodsByPacket: cfg.EastWest == config.EastWestPacket,
 	}, k.set)
 	if err != nil {
+		return err
+	}
+	if err := k.openSockets(cfg, log); err != nil {
 		return err
 	}
 	if k.clock, err = loader.NewClock(); err != nil {
@@ -208,7 +217,7 @@ func (k *kernel) attach(names []string, nodeAddrs []netip.Addr) error {
 	if err := loader.SyncDevices(k.set.Devices(), k.attacher.Status()); err != nil {
 		return err
 	}
-	return k.attacher.Verify()
+	return errors.Join(k.attachSockets(), k.attacher.Verify())
 }
 
 // sizes fills in the defaults.
@@ -234,6 +243,9 @@ func (k *kernel) close() error {
 	}
 	if k.attacher != nil {
 		errs = append(errs, k.attacher.Close())
+	}
+	if k.cgroup != nil {
+		errs = append(errs, k.cgroup.Close())
 	}
 	if k.clock != nil {
 		errs = append(errs, k.clock.Close())
@@ -263,5 +275,6 @@ func Cleanup(bpffs, stateDir string, log *slog.Logger) (err error) {
 	defer func() { err = errors.Join(err, lock.Release()) }()
 	a := loader.NewAttacher(nil, loader.LinksDir(bpffs), loader.XDPOff, log)
 	p := loader.NewPodLinks(nil, loader.LinksDir(bpffs), loader.PodChoice{}, log)
-	return errors.Join(responder.Remove(stateDir), p.DetachAll(), a.DetachAll(), p.Close(), a.Close(), loader.RemovePins(bpffs))
+	s := loader.NewSocketAttacher(nil, loader.LinksDir(bpffs), log)
+	return errors.Join(responder.Remove(stateDir), s.DetachAll(), p.DetachAll(), a.DetachAll(), p.Close(), a.Close(), loader.RemovePins(bpffs))
 }

@@ -72,12 +72,12 @@ func gone(backends map[maps.BackendID]maps.Backend) func(flows.Owner) bool {
 }
 
 // follow has the loop look at devices when they change, and now and then.
-func follow(ctx context.Context, a *loader.Attacher, loop *reconcile.Loop, log *slog.Logger) error {
+func follow(ctx context.Context, verify func() error, loop *reconcile.Loop, log *slog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return loader.Watch(ctx, loop.DevicesChanged) })
 	g.Go(func() error {
 		for pause(ctx, verifyInterval) {
-			if err := a.Verify(); err != nil {
+			if err := verify(); err != nil {
 				log.Warn("attachments", "error", err)
 				loop.DevicesChanged()
 			}

@@ -33,4 +33,7 @@ const volatile __u64 cfg_answer_interval = 1000000;
 /* The XDP program runs in generic mode: see tc_bare(). */
 const volatile __u8 cfg_xdp_generic = 0;
 
+/* Sockets outside the node's namespace are left to pod links, whatever they dial. */
+const volatile __u8 cfg_pods_by_packet = 0;
+
 #endif

@@ -8,4 +8,5 @@ package bpf
 //go:generate go tool bpf2go -tags linux -target bpfel -no-global-types XDP xdp.c -- -Iinclude
 //go:generate go tool bpf2go -tags linux -target bpfel -no-global-types TC tc.c -- -Iinclude
 //go:generate go tool bpf2go -tags linux -target bpfel -no-global-types Pod pod.c -- -Iinclude
+//go:generate go tool bpf2go -tags linux -target bpfel -no-global-types Sock sock.c -- -Iinclude
 //go:generate go tool bpf2go -tags linux -target bpfel -type clock_reading Clock clock.c -- -Iinclude

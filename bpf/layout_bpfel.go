@@ -171,7 +171,7 @@ type LayoutFrontendKey struct {
 	Addr  LayoutIpAddr
 	Port  uint16
 	Proto uint8
-	Pad   uint8
+	Any   uint8
 }
 
 type LayoutHalfFlow struct {

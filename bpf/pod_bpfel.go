@@ -43,6 +43,7 @@ const (
 	PodProgEbbPodIngress     = "ebb_pod_ingress"
 	PodVarCfgAnswerInterval  = "cfg_answer_interval"
 	PodVarCfgGoneReset       = "cfg_gone_reset"
+	PodVarCfgPodsByPacket    = "cfg_pods_by_packet"
 	PodVarCfgRejectReset     = "cfg_reject_reset"
 	PodVarCfgSnatMax         = "cfg_snat_max"
 	PodVarCfgSnatMin         = "cfg_snat_min"
@@ -133,6 +134,7 @@ type PodMapSpecs struct {
 type PodVariableSpecs struct {
 	CfgAnswerInterval  *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
 	CfgGoneReset       *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
+	CfgPodsByPacket    *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
 	CfgRejectReset     *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
@@ -221,6 +223,7 @@ func (m *PodMaps) Close() error {
 type PodVariables struct {
 	CfgAnswerInterval  *ebpf.Variable `ebpf:"cfg_answer_interval"`
 	CfgGoneReset       *ebpf.Variable `ebpf:"cfg_gone_reset"`
+	CfgPodsByPacket    *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
 	CfgRejectReset     *ebpf.Variable `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.Variable `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.Variable `ebpf:"cfg_snat_min"`

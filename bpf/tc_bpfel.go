@@ -43,6 +43,7 @@ const (
 	TCProgEbbTcIngress      = "ebb_tc_ingress"
 	TCVarCfgAnswerInterval  = "cfg_answer_interval"
 	TCVarCfgGoneReset       = "cfg_gone_reset"
+	TCVarCfgPodsByPacket    = "cfg_pods_by_packet"
 	TCVarCfgRejectReset     = "cfg_reject_reset"
 	TCVarCfgSnatMax         = "cfg_snat_max"
 	TCVarCfgSnatMin         = "cfg_snat_min"
@@ -133,6 +134,7 @@ type TCMapSpecs struct {
 type TCVariableSpecs struct {
 	CfgAnswerInterval  *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
 	CfgGoneReset       *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
+	CfgPodsByPacket    *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
 	CfgRejectReset     *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
@@ -221,6 +223,7 @@ func (m *TCMaps) Close() error {
 type TCVariables struct {
 	CfgAnswerInterval  *ebpf.Variable `ebpf:"cfg_answer_interval"`
 	CfgGoneReset       *ebpf.Variable `ebpf:"cfg_gone_reset"`
+	CfgPodsByPacket    *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
 	CfgRejectReset     *ebpf.Variable `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.Variable `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.Variable `ebpf:"cfg_snat_min"`

@@ -89,7 +89,7 @@ struct frontend_key {
 	union ip_addr addr;
 	__be16 port;
 	__u8 proto;
-	__u8 pad;
+	__u8 any; /* 1: any address of this node; addr is unspecified, no packet asks for it */
 };
 _Static_assert(sizeof(struct frontend_key) == 20, "frontend_key has holes");
 

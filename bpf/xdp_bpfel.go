@@ -40,6 +40,7 @@ const (
 	XDPProgEbbXdp            = "ebb_xdp"
 	XDPVarCfgAnswerInterval  = "cfg_answer_interval"
 	XDPVarCfgGoneReset       = "cfg_gone_reset"
+	XDPVarCfgPodsByPacket    = "cfg_pods_by_packet"
 	XDPVarCfgRejectReset     = "cfg_reject_reset"
 	XDPVarCfgSnatMax         = "cfg_snat_max"
 	XDPVarCfgSnatMin         = "cfg_snat_min"
@@ -127,6 +128,7 @@ type XDPMapSpecs struct {
 type XDPVariableSpecs struct {
 	CfgAnswerInterval  *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
 	CfgGoneReset       *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
+	CfgPodsByPacket    *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
 	CfgRejectReset     *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
@@ -211,6 +213,7 @@ func (m *XDPMaps) Close() error {
 type XDPVariables struct {
 	CfgAnswerInterval  *ebpf.Variable `ebpf:"cfg_answer_interval"`
 	CfgGoneReset       *ebpf.Variable `ebpf:"cfg_gone_reset"`
+	CfgPodsByPacket    *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
 	CfgRejectReset     *ebpf.Variable `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.Variable `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.Variable `ebpf:"cfg_snat_min"`

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf/link"
 
@@ -48,6 +49,9 @@ func (a *Attacher) adoptLinks() error {
 		return err
 	}
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), socketPrefix) {
+			continue
+		}
 		hook, device, ok := parseLinkName(e.Name())
 		if !ok {
 			a.log.Warn("ignored a pin that is not ebb's", "pin", e.Name())

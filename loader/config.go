@@ -69,6 +69,10 @@ type Config struct {
 	ResetGone bool
 	// VIPEcho answers pings of load balancer addresses and external IPs.
 	VIPEcho bool
+	// Sockets: without it no program of sockets is loaded.
+	Sockets bool
+	// PodsByPacket leaves all sockets of pods to programs on their links.
+	PodsByPacket bool
 }
 
 // MaxRejectRate is the highest RejectRate.
@@ -110,6 +114,7 @@ func (c Config) variables(tickShift uint32) []variable {
 		{"cfg_reject_reset", flag(c.RejectTCPReset)},
 		{"cfg_gone_reset", flag(c.ResetGone)},
 		{"cfg_vip_echo", flag(c.VIPEcho)},
+		{"cfg_pods_by_packet", flag(c.PodsByPacket)},
 	}
 }
 

@@ -3,6 +3,8 @@ package loader
 import (
 	"errors"
 	"fmt"
+	stdmaps "maps"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -29,6 +31,9 @@ type Programs struct {
 	TCIngress, TCEgress *ebpf.Program
 	// PodIngress and PodEgress are nil unless the configuration wants them.
 	PodIngress, PodEgress *ebpf.Program
+	// Sockets are the programs of sockets by name; nil if the configuration
+	// switched them off.
+	Sockets map[string]*ebpf.Program
 }
 
 // Load puts the programs into the kernel, working on the maps of set, which
@@ -61,16 +66,34 @@ func load(cfg Config, replacements map[string]*ebpf.Map) (*Programs, error) {
 			programPodOut: &p.PodEgress,
 		})
 	}
+	if err == nil && cfg.Sockets {
+		err = l.sockets(&p)
+	}
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return &p, nil
 }
 
+// sockets loads the programs of sockets into p.
+func (l objectLoader) sockets(p *Programs) error {
+	loaded := make(map[string]**ebpf.Program)
+	for _, h := range socketHooks() {
+		loaded[h.program] = new(*ebpf.Program)
+	}
+	err := l.object("sock", bpf.LoadSock, loaded)
+	p.Sockets = make(map[string]*ebpf.Program)
+	for name, prog := range loaded {
+		p.Sockets[name] = *prog
+	}
+	return err
+}
+
 // Close releases the programs. Those that are attached keep running.
 func (p *Programs) Close() error {
 	var errs []error
-	for _, prog := range []*ebpf.Program{p.XDP, p.TCIngress, p.TCEgress, p.PodIngress, p.PodEgress} {
+	all := slices.Collect(stdmaps.Values(p.Sockets))
+	for _, prog := range append(all, p.XDP, p.TCIngress, p.TCEgress, p.PodIngress, p.PodEgress) {
 		if prog != nil {
 			errs = append(errs, prog.Close())
 		}

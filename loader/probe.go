@@ -79,6 +79,8 @@ func requirements() []requirement {
 		{"bpf_jiffies64", "5.6", helper(ebpf.SchedCLS, asm.FnJiffies64)},
 		{"bpf_skb_change_tail", "4.9", helper(ebpf.SchedCLS, asm.FnSkbChangeTail)},
 		{"bpf_loop", "5.17", helper(ebpf.XDP, asm.FnLoop)},
+		{"programs on sockets' addresses", "4.17", program(ebpf.CGroupSockAddr)},
+		{"bpf_set_retval in them", "6.1", probeSetRetval},
 	}
 }
 
@@ -228,6 +230,28 @@ func emptyProgram(t ebpf.ProgramType, flags uint32) (*ebpf.Program, error) {
 		License:      "GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 	})
+}
+
+// probeSetRetval asks whether a program may say why a call of a socket fails.
+func probeSetRetval() error {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type:       ebpf.CGroupSockAddr,
+		AttachType: ebpf.AttachCGroupInet4Connect,
+		License:    "GPL",
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R1, -int32(unix.ECONNREFUSED)),
+			asm.FnSetRetval.Call(),
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Return(),
+		},
+	})
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EACCES) {
+		return ebpf.ErrNotSupported
+	}
+	if err != nil {
+		return err
+	}
+	return p.Close()
 }
 
 // probeJIT asks whether programs are compiled. Kernels built to always compile

@@ -51,7 +51,11 @@ func fromOptionalAddr(a bpf.LayoutIpAddr) netip.Addr {
 }
 
 func toFrontendKey(f Frontend) bpf.LayoutFrontendKey {
-	return bpf.LayoutFrontendKey{Addr: toAddr(f.Addr), Port: toWire(f.Port), Proto: uint8(f.Proto)}
+	k := bpf.LayoutFrontendKey{Addr: toAddr(f.Addr), Port: toWire(f.Port), Proto: uint8(f.Proto)}
+	if f.Addr.IsUnspecified() {
+		k.Any = 1
+	}
+	return k
 }
 
 func fromFrontendKey(k *bpf.LayoutFrontendKey) Frontend {
@@ -70,6 +74,8 @@ func toFrontend(s Service) bpf.LayoutFrontend {
 	flags := bit(s.ExternalLocal, bpf.LayoutFrontendFlagFRONTEND_LOCAL) |
 		bit(s.InternalLocal, bpf.LayoutFrontendFlagFRONTEND_INTERNAL_LOCAL) |
 		bit(s.Restricted, bpf.LayoutFrontendFlagFRONTEND_RANGES) |
+		bit(s.NodePort, bpf.LayoutFrontendFlagFRONTEND_NODE_PORT) |
+		bit(s.Packet, bpf.LayoutFrontendFlagFRONTEND_PACKET) |
 		bit(s.HasEndpoints, bpf.LayoutFrontendFlagFRONTEND_ENDPOINTS)
 	return bpf.LayoutFrontend{
 		ServicePort: uint32(s.ServicePort),
@@ -87,6 +93,8 @@ func fromFrontend(v *bpf.LayoutFrontend) Service {
 		ExternalLocal: flags&bpf.LayoutFrontendFlagFRONTEND_LOCAL != 0,
 		InternalLocal: flags&bpf.LayoutFrontendFlagFRONTEND_INTERNAL_LOCAL != 0,
 		Restricted:    flags&bpf.LayoutFrontendFlagFRONTEND_RANGES != 0,
+		NodePort:      flags&bpf.LayoutFrontendFlagFRONTEND_NODE_PORT != 0,
+		Packet:        flags&bpf.LayoutFrontendFlagFRONTEND_PACKET != 0,
 		HasEndpoints:  flags&bpf.LayoutFrontendFlagFRONTEND_ENDPOINTS != 0,
 		Affinity:      time.Duration(v.Affinity) * time.Second,
 		Cluster:       Table{Offset: v.Cluster.Offset, Length: v.Cluster.Length},

@@ -87,6 +87,9 @@ func (s Service) extras() string {
 	if s.Restricted {
 		out += " restricted"
 	}
+	if s.Packet {
+		out += " packet"
+	}
 	if s.Affinity > 0 {
 		out += " affinity=" + s.Affinity.String()
 	}

@@ -38,7 +38,9 @@ type ServicePortID uint32
 // BackendID is an index into the backends map.
 type BackendID uint32
 
-// Frontend is what clients dial. Addr is never a v4-mapped IPv6 address.
+// Frontend is what clients dial. Addr is never a v4-mapped IPv6 address. The
+// unspecified address stands for any of this node's: programs on sockets ask for
+// it, no packet does.
 type Frontend struct {
 	Addr  netip.Addr
 	Port  uint16
@@ -74,6 +76,10 @@ type Service struct {
 	InternalLocal bool
 	// Restricted lets only clients in a source range of the service port in.
 	Restricted bool
+	// NodePort: the frontend is one.
+	NodePort bool
+	// Packet: sockets of pods leave the frontend to programs on their links.
+	Packet bool
 	// HasEndpoints says that there are usable endpoints, here or elsewhere.
 	HasEndpoints bool
 	// Affinity is how long a client keeps its backend after its last new

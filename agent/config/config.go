@@ -49,9 +49,13 @@ type Config struct {
 	// DetectLocal says where the ranges of pod addresses come from:
 	// DetectClusterCIDR or DetectNodeCIDR (kube-proxy's detectLocalMode). With
 	// the other two there are no ranges: who comes in by a pod's link is a pod.
-	DetectLocal     string
-	ClusterCIDRs    []netip.Prefix // for DetectClusterCIDR; masked
-	Sizes           maps.Sizes     // zero fields: defaults
+	DetectLocal  string
+	ClusterCIDRs []netip.Prefix // for DetectClusterCIDR; masked
+	// EastWest says how connections that begin on this node reach Services.
+	EastWest string
+	// CgroupRoot is the control group of all sockets; empty: found.
+	CgroupRoot      string
+	Sizes           maps.Sizes // zero fields: defaults
 	LogLevel        slog.Level
 	MinSyncInterval time.Duration
 }

@@ -119,7 +119,7 @@ const (
 
 // options are all settings there are.
 func options() []option {
-	return slices.Concat(general(), answers(), pods(), probes(), sizes())
+	return slices.Concat(general(), answers(), pods(), sockets(), probes(), sizes())
 }
 
 func general() []option {

@@ -164,6 +164,7 @@ func (b *portBuilder) fill(w wanted) {
 	for _, f := range w.external {
 		v := b.service(w, f)
 		v.ExternalLocal, v.Restricted = w.choice.ExternalLocal, w.restricted(f.Addr)
+		v.NodePort = w.isNodePort(f, b.in.nodePortAddrs())
 		v.Cluster = b.table(w, false, f.Addr)
 		if v.ExternalLocal {
 			v.Local = b.table(w, true, f.Addr)
@@ -176,7 +177,7 @@ func (b *portBuilder) fill(w wanted) {
 // service is what all frontends of the service port have in common.
 func (b *portBuilder) service(w wanted, f maps.Frontend) maps.Service {
 	return maps.Service{
-		ServicePort: b.id, Affinity: w.affinity, HasEndpoints: w.choice.HasAny(f.Addr.Is4()),
+		ServicePort: b.id, Affinity: w.affinity, Packet: w.byPacket, HasEndpoints: w.choice.HasAny(f.Addr.Is4()),
 	}
 }
 

@@ -36,6 +36,9 @@ type Input struct {
 	NodeName, Zone string
 	// NodePortAddrs are the addresses that accept node ports, never v4-mapped.
 	NodePortAddrs []netip.Addr
+	// NodePortsAnywhere: each node port has a frontend for any address of the node
+	// as well, which only sockets of this node ask for.
+	NodePortsAnywhere bool
 	// Live returns the number of live flows of an index, negative if that is
 	// not known. Nil knows nothing: then no index is reused.
 	Live func(maps.BackendID) int

@@ -20,6 +20,9 @@ type wanted struct {
 	restricted func(netip.Addr) bool
 	// outside tells which addresses are load balancers' or external IPs.
 	outside func(netip.Addr) bool
+	// nodePort is the port of the frontends that are node ports; 0: none.
+	nodePort uint16
+	byPacket bool
 	// internal are the ClusterIPs, external everything else.
 	internal, external []maps.Frontend
 }
@@ -44,14 +47,30 @@ func want(v service.View, in Input) []wanted {
 			outside: func(a netip.Addr) bool {
 				return slices.Contains(v.Service.ExternalIPs, a) || slices.Contains(v.Service.LoadBalancerIPs, a)
 			},
+			nodePort: p.NodePort,
+			byPacket: v.Service.ByPacket,
 		}
-		w.internal, w.external = frontends(v.Service, p, in.NodePortAddrs)
+		w.internal, w.external = frontends(v.Service, p, in.nodePortAddrs())
 		if slices.ContainsFunc(w.external, func(f maps.Frontend) bool { return w.restricted(f.Addr) }) {
 			w.ranges = sourceRanges(v.Service)
 		}
 		ws = append(ws, w)
 	}
 	return ws
+}
+
+// nodePortAddrs are the addresses frontends of node ports have.
+func (in Input) nodePortAddrs() []netip.Addr {
+	if !in.NodePortsAnywhere {
+		return in.NodePortAddrs
+	}
+	return append(slices.Clone(in.NodePortAddrs), netip.IPv4Unspecified(), netip.IPv6Unspecified())
+}
+
+// isNodePort tells node ports from other external frontends, which may be on an
+// address of the node too.
+func (w wanted) isNodePort(f maps.Frontend, nodeAddrs []netip.Addr) bool {
+	return w.nodePort != 0 && f.Port == w.nodePort && slices.Contains(nodeAddrs, f.Addr)
 }
 
 // restricted tells which addresses of svc are for its source ranges only: those

@@ -41,6 +41,11 @@ type Config struct {
 	PodCIDRs func(service.Node) []netip.Prefix
 	// NodePorts are the node's addresses that accept node ports.
 	NodePorts service.NodePortAddrs
+	// HostNetns is the cookie of the node's network namespace; 0: not known.
+	HostNetns uint64
+	// NodePortsAnywhere: sockets of this node may dial node ports at any of its
+	// addresses.
+	NodePortsAnywhere bool
 	// MinInterval is the shortest time between two syncs.
 	MinInterval time.Duration
 	Capacities  plan.Capacities
@@ -226,7 +231,8 @@ func (l *Loop) syncServices(ch service.Changes, r *Report) {
 	}
 	p, failed := l.planner.Plan(time.Now(), plan.Input{
 		Services: ch.Services, NodeName: l.cfg.NodeName, Zone: l.node.Zone,
-		NodePortAddrs: l.cfg.NodePorts.Of(l.node.Addrs), Live: l.parts.Live, Full: l.full,
+		NodePortAddrs: l.cfg.NodePorts.Of(l.node.Addrs), NodePortsAnywhere: l.cfg.NodePortsAnywhere,
+		Live: l.parts.Live, Full: l.full,
 	})
 	r.Planned = time.Now()
 	result := apply.Apply(p, l.parts.Maps)
@@ -305,13 +311,13 @@ func (l *Loop) adopt(n service.Node) bool {
 }
 
 // setRuntime writes the addresses flows to other nodes are sent from, and the
-// span of Services' addresses once it is known.
+// span of Services' addresses once it is known, and which namespace is the node's.
 func (l *Loop) setRuntime() error {
 	have, err := l.parts.Runtime.Get()
 	if err != nil {
 		return err
 	}
-	want := maps.Runtime{HostNetns: have.HostNetns, Services4: have.Services4, Services6: have.Services6}
+	want := maps.Runtime{HostNetns: l.cfg.HostNetns, Services4: have.Services4, Services6: have.Services6}
 	if l.span != nil {
 		want.Services4, want.Services6 = l.span.runtime()
 	}

@@ -16,6 +16,7 @@ func (s *Service) Equal(t *Service) bool {
 		s.ExternalPolicy == t.ExternalPolicy &&
 		s.AffinityTimeout == t.AffinityTimeout &&
 		s.HealthCheckNodePort == t.HealthCheckNodePort &&
+		s.ByPacket == t.ByPacket &&
 		slices.Equal(s.Ports, t.Ports)
 }
 

@@ -14,6 +14,10 @@ type NodePortAddrs struct {
 	CIDRs []netip.Prefix
 }
 
+// Anywhere reports whether sockets of this node may dial node ports at any of its
+// addresses, and on loopback: not if the operator has said on which.
+func (n NodePortAddrs) Anywhere() bool { return len(n.CIDRs) == 0 }
+
 // Of returns those of a node's addresses that accept node ports.
 func (n NodePortAddrs) Of(addrs []netip.Addr) []netip.Addr {
 	var chosen []netip.Addr

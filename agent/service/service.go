@@ -81,7 +81,9 @@ type Service struct {
 	// HealthCheckNodePort is where load balancers ask whether this node has
 	// local endpoints; 0: nowhere.
 	HealthCheckNodePort uint16
-	Ports               []Port
+	// ByPacket: sockets of pods leave the Service to programs on their links.
+	ByPacket bool
+	Ports    []Port
 }
 
 // ExternallyAccessible reports whether anything but a ClusterIP leads to p

@@ -13,6 +13,13 @@ import (
 // labelProxyName says which proxy a Service is the business of.
 const labelProxyName = "service.kubernetes.io/service-proxy-name"
 
+// annotationEastWest says how what begins on a node reaches a Service;
+// eastWestPacket is the only value that is not the default.
+const (
+	annotationEastWest = "ebb-lb.dev/east-west"
+	eastWestPacket     = "packet"
+)
+
 // The API server lets nothing else through; a Service written before it
 // checked, or by something that is no API server, gets the default.
 const (
@@ -40,6 +47,7 @@ func convertService(svc *corev1.Service, proxyName string) (*service.Service, bo
 		ExternalPolicy:      externalPolicy(svc.Spec.ExternalTrafficPolicy),
 		AffinityTimeout:     affinityTimeout(svc.Spec),
 		HealthCheckNodePort: healthCheckNodePort(svc.Spec),
+		ByPacket:            svc.Annotations[annotationEastWest] == eastWestPacket,
 		Ports:               servicePorts(svc.Spec.Ports),
 	}, true
 }

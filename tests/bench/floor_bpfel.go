@@ -53,6 +53,7 @@ const (
 	FloorProgWrapXdp           = "wrap_xdp"
 	FloorVarCfgAnswerInterval  = "cfg_answer_interval"
 	FloorVarCfgGoneReset       = "cfg_gone_reset"
+	FloorVarCfgPodsByPacket    = "cfg_pods_by_packet"
 	FloorVarCfgRejectReset     = "cfg_reject_reset"
 	FloorVarCfgSnatMax         = "cfg_snat_max"
 	FloorVarCfgSnatMin         = "cfg_snat_min"
@@ -153,6 +154,7 @@ type FloorMapSpecs struct {
 type FloorVariableSpecs struct {
 	CfgAnswerInterval  *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
 	CfgGoneReset       *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
+	CfgPodsByPacket    *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
 	CfgRejectReset     *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
@@ -247,6 +249,7 @@ func (m *FloorMaps) Close() error {
 type FloorVariables struct {
 	CfgAnswerInterval  *ebpf.Variable `ebpf:"cfg_answer_interval"`
 	CfgGoneReset       *ebpf.Variable `ebpf:"cfg_gone_reset"`
+	CfgPodsByPacket    *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
 	CfgRejectReset     *ebpf.Variable `ebpf:"cfg_reject_reset"`
 	CfgSnatMax         *ebpf.Variable `ebpf:"cfg_snat_max"`
 	CfgSnatMin         *ebpf.Variable `ebpf:"cfg_snat_min"`

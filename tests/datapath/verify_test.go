@@ -12,7 +12,7 @@ import (
 // Every program of every object is put through the verifier.
 func TestEveryProgramPassesTheVerifier(t *testing.T) {
 	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
-		"layout": bpf.LoadLayout, "xdp": bpf.LoadXDP, "tc": bpf.LoadTC, "pod": bpf.LoadPod, "clock": bpf.LoadClock,
+		"layout": bpf.LoadLayout, "xdp": bpf.LoadXDP, "tc": bpf.LoadTC, "pod": bpf.LoadPod, "clock": bpf.LoadClock, "sock": bpf.LoadSock,
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec, err := load()
