@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/ebb-lb/ebb/loader"
 	"github.com/ebb-lb/ebb/maps"
@@ -34,16 +38,10 @@ type world struct {
 	lab       *lab.Lab
 	node      *lab.Node
 	client    *lab.Pod
-	pods      map[string]*app
+	pods      map[string]*lab.Pod
 	manifests string
 	options   []string // of the agent
 	agent     *process
-}
-
-// app is a pod whose application runs in this process.
-type app struct {
-	*lab.Pod
-	stop func()
 }
 
 // newWorld starts a lab with the pods web-1 and web-2 on the node, web-3 on another
@@ -68,7 +66,7 @@ func newBareWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, lab: l, node: l.Nodes[0], pods: make(map[string]*app), manifests: t.TempDir()}
+	w := &world{T: t, lab: l, node: l.Nodes[0], pods: make(map[string]*lab.Pod), manifests: t.TempDir()}
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
 			t.Error(err)
@@ -95,25 +93,37 @@ func (w *world) addApp(n *lab.Node, name string) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	l, err := p.Listen(w.Context(), "tcp", fmt.Sprint(":", pod.HTTPPort))
+	w.pods[name] = p
+	w.serve(p.NS, name, pod.HTTPPort, pod.UDPPort)
+}
+
+// serve runs the application of a pod in ns until the test ends.
+func (w *world) serve(ns *lab.NS, name string, httpPort, udpPort int) {
+	w.Helper()
+	l, err := ns.Listen(w.Context(), "tcp", fmt.Sprint(":", httpPort))
 	if err != nil {
 		w.Fatal(err)
 	}
-	c, err := p.ListenPacket(w.Context(), "udp", fmt.Sprint(":", pod.UDPPort))
+	c, err := ns.ListenPacket(w.Context(), "udp", fmt.Sprint(":", udpPort))
 	if err != nil {
 		w.Fatal(err)
 	}
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { ended <- pod.New(pod.Config{Name: name}).Run(ctx, l, c, nil) }()
-	stop := sync.OnceFunc(func() {
+	w.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			w.Error(err)
 		}
 	})
-	w.Cleanup(stop)
-	w.pods[name] = &app{Pod: p, stop: stop}
+}
+
+// in is w for a test within its test.
+func (w *world) in(t *testing.T) *world {
+	inner := *w
+	inner.T = t
+	return &inner
 }
 
 // write replaces a manifest in one step.
@@ -249,4 +259,36 @@ func (w *world) sync(service, frontend string) {
 			return fmt.Errorf("%s: not among %d frontends", service, len(all))
 		})
 	})
+}
+
+// addAddress gives ns one more address on its uplink.
+func (w *world) addAddress(ns *lab.NS, addr netip.Addr) {
+	w.Helper()
+	err := ns.Do(func() error {
+		dev, err := netlink.LinkByName(lab.Uplink)
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(dev, &netlink.Addr{IPNet: &net.IPNet{
+			IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen()),
+		}})
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// counts returns how calls of sockets ended.
+func (w *world) counts() map[maps.Verdict]uint64 {
+	w.Helper()
+	var counts map[maps.Verdict]uint64
+	err := w.maps(func(s *maps.Set) error {
+		all, err := s.Counters().All()
+		counts = all[maps.HookSocket]
+		return err
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return counts
 }
