@@ -35,6 +35,10 @@ cluster-test: ## the agent beside a real Kubernetes control plane; RUN chooses t
 bench: ## ns per packet beside floor programs, in one interleaved run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m ./tests/bench -args -rounds=$(ROUNDS) -only="$(ONLY)"
 
+.PHONY: bench-sockets
+bench-sockets: ## what programs in a pod get through a Service, beside the same by the pod's address
+	go test -run '^$$' -bench . -benchtime 1x ./tests/sockets
+
 .PHONY: bench-scale
 bench-scale: ## many services: first sync, latency of changes, beside the writes alone
 	go run ./tests/scale $(SCALEFLAGS)

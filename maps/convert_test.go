@@ -60,6 +60,11 @@ func TestValuesHaveTheLayoutOfTheDatapath(t *testing.T) {
 			want: [][]byte{mapped(t, "2001:db8::1"), {0x01, 0xbb, 17, 0}},
 		},
 		{
+			name: "a frontend for any address of the node says so",
+			got:  toFrontendKey(Frontend{Addr: netip.IPv4Unspecified(), Port: 80, Proto: TCP}),
+			want: [][]byte{mapped(t, "0.0.0.0"), {0, 80, 6, 1}},
+		},
+		{
 			name: "a service has host-order numbers",
 			got: toFrontend(Service{ServicePort: 7, ExternalLocal: true, Affinity: 3 * time.Hour,
 				Cluster: Table{Offset: 1, Length: 251}, Local: Table{Offset: 252, Length: 3}}),

@@ -126,6 +126,7 @@ func TestWrongValuesAreRefusedWithTheirPlaceAndWhatIsAllowed(t *testing.T) {
 		{name: "answers a second", env: []string{"EBB_REJECT_RATE=1000001"}, want: "allowed are a number from 0 to 1000000"},
 		{name: "pings", file: "vip-echo: 1", want: "allowed are on, off"},
 		{name: "lost backends", args: []string{"--on-backend-gone=rst"}, want: "allowed are keep, reset"},
+		{name: "east-west", args: []string{"--east-west=on"}, want: "allowed are socket, packet, off"},
 		{name: "entries", args: []string{"--max-slots=-1"}, want: "allowed are a number of entries"},
 	}
 	for _, tc := range tests {
@@ -268,6 +269,17 @@ func TestPodsLinksAreNoneUnlessTheyAreNamed(t *testing.T) {
 		}
 		if d := cmp.Diff(tc.want, c.PodLinks); d != "" {
 			t.Errorf("%q: %s", tc.args, d)
+		}
+	}
+}
+
+func TestSocketsAreTurnedOffAsItIsWrittenInTheFile(t *testing.T) {
+	for _, tc := range []struct{ file, want string }{
+		{"", EastWestSocket}, {"east-west: packet\n", EastWestPacket}, {"east-west: off\n", EastWestOff},
+	} {
+		c, err := resolve(t, []string{"--config", write(t, tc.file+"cgroup-root: /host/cgroup\n")}, nil)
+		if err != nil || c.EastWest != tc.want || c.CgroupRoot != "/host/cgroup" {
+			t.Errorf("%q: %q at %q, %v", tc.file, c.EastWest, c.CgroupRoot, err)
 		}
 	}
 }

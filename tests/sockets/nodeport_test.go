@@ -56,3 +56,22 @@ func TestNodePortsOfAnotherNodeAreThatNodes(t *testing.T) {
 		})
 	}
 }
+
+func TestNodePortsWithRangesAreOnTheseAddressesOnly(t *testing.T) {
+	w := newBareWorld(t)
+	w.begin("--nodeport-addresses", w.node.Addr4.String()+"/32")
+	secondary := netip.MustParseAddr("172.31.7.7")
+	w.addAddress(w.node.NS, secondary)
+	for origin, ns := range w.origins() {
+		t.Run(origin, func(t *testing.T) {
+			w := w.in(t)
+			w.reaches(ns, "tcp", netip.AddrPortFrom(w.node.Addr4, httpNodePort).String(), "web-1", "web-2", "web-3")
+			for _, addr := range []netip.Addr{secondary, netip.MustParseAddr("127.0.0.1")} {
+				at := netip.AddrPortFrom(addr, httpNodePort).String()
+				if _, err := answering(t.Context(), ns, "tcp", at); !errors.Is(err, unix.ECONNREFUSED) {
+					t.Errorf("%s: %v", at, err)
+				}
+			}
+		})
+	}
+}

@@ -69,6 +69,7 @@ func TestInternalPolicyLocalReachesPodsOfTheNodeOnly(t *testing.T) {
 	w := newWorld(t)
 	w.write("near.yaml", service("near", 81, "", "  internalTrafficPolicy: Local\n"))
 	w.publish("near", "web-2", "web-3")
+	w.sync("near", dialled(81)+"/TCP")
 	for origin, ns := range w.origins() {
 		t.Run(origin, func(t *testing.T) { w.in(t).reaches(ns, "tcp", dialled(81), "web-2") })
 	}

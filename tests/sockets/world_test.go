@@ -34,7 +34,7 @@ const (
 
 // world is a lab whose first node runs an agent; the client is a pod of that node.
 type world struct {
-	*testing.T
+	testing.TB
 	lab       *lab.Lab
 	node      *lab.Node
 	client    *lab.Pod
@@ -46,18 +46,24 @@ type world struct {
 
 // newWorld starts a lab with the pods web-1 and web-2 on the node, web-3 on another
 // one, as endpoints of the service shop/web, and an agent with options.
-func newWorld(t *testing.T, options ...string) *world {
+func newWorld(t testing.TB, options ...string) *world {
 	t.Helper()
 	w := newBareWorld(t)
+	w.begin(options...)
+	return w
+}
+
+// begin starts the agent.
+func (w *world) begin(options ...string) {
+	w.Helper()
 	w.options = options
 	w.write("web.yaml", webService())
 	w.publish("web", "web-1", "web-2", "web-3")
 	w.startAgent()
 	w.sync("web", "10.96.0.80:80/TCP")
-	return w
 }
 
-func newBareWorld(t *testing.T) *world {
+func newBareWorld(t testing.TB) *world {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: creates network namespaces and loads programs")
@@ -66,7 +72,7 @@ func newBareWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, lab: l, node: l.Nodes[0], pods: make(map[string]*lab.Pod), manifests: t.TempDir()}
+	w := &world{TB: t, lab: l, node: l.Nodes[0], pods: make(map[string]*lab.Pod), manifests: t.TempDir()}
 	t.Cleanup(func() {
 		if err := l.Close(); err != nil {
 			t.Error(err)
@@ -122,7 +128,7 @@ func (w *world) serve(ns *lab.NS, name string, httpPort, udpPort int) {
 // in is w for a test within its test.
 func (w *world) in(t *testing.T) *world {
 	inner := *w
-	inner.T = t
+	inner.TB = t
 	return &inner
 }
 
