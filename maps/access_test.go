@@ -137,6 +137,7 @@ func TestOnlyChangesOfTheControlPlaneCountAsWrites(t *testing.T) {
 		{"deleting an address", func(s *Set) error { return s.Addresses(ServiceAddress).Delete(web.Addr) }, 1},
 		{"deleting an address of others", func(s *Set) error { return s.Addresses(NodeAddress).Delete(web.Addr) }, 0},
 		{"deleting affinity", func(s *Set) error { return s.Affinity().Delete(AffinityKey{Client: pods4.Addr()}) }, 0},
+		{"deleting a socket", func(s *Set) error { return s.Sockets().Delete(SocketKey{Addr: webFlowKey.Dst, Proto: UDP}) }, 0},
 		{"deleting a service port", func(s *Set) error { return s.ServicePorts().Delete(1) }, 1},
 		{"deleting an absent service port", func(s *Set) error { return s.ServicePorts().Delete(2) }, 0},
 		{"freeing a backend", func(s *Set) error { return s.Backends().Put(3, Backend{Generation: 1}) }, 1},

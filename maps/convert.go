@@ -361,6 +361,30 @@ func fromAffinity(v *bpf.LayoutAffinityValue) Affinity {
 	}
 }
 
+func toSocketKey(k SocketKey) bpf.LayoutSocketKey {
+	return bpf.LayoutSocketKey{
+		Cookie: k.Cookie, Addr: toAddr(k.Addr.Addr()), Port: toWire(k.Addr.Port()), Proto: uint8(k.Proto), Way: uint8(k.Way),
+	}
+}
+
+func fromSocketKey(k *bpf.LayoutSocketKey) SocketKey {
+	return SocketKey{Cookie: k.Cookie, Addr: fromAddrPort(k.Addr, k.Port), Proto: Proto(k.Proto), Way: SocketWay(k.Way)}
+}
+
+func toSocketPeer(p SocketPeer) bpf.LayoutSocketPeer {
+	return bpf.LayoutSocketPeer{
+		Addr: toAddr(p.Addr.Addr()), Port: toWire(p.Addr.Port()), Backend: uint32(p.Backend),
+		Generation: p.Generation, Seen: p.Seen, Netns: p.Netns,
+	}
+}
+
+func fromSocketPeer(v *bpf.LayoutSocketPeer) SocketPeer {
+	return SocketPeer{
+		Addr: fromAddrPort(v.Addr, v.Port), Backend: BackendID(v.Backend),
+		Generation: v.Generation, Seen: v.Seen, Netns: v.Netns,
+	}
+}
+
 // sumCounts adds up what the CPUs have counted.
 func sumCounts(cpus []bpf.LayoutBackendCounts) BackendCounts {
 	var out BackendCounts

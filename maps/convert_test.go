@@ -38,6 +38,8 @@ func mapped(t *testing.T, s string) []byte {
 
 func u32(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
 
+func u64(n uint64) []byte { return binary.NativeEndian.AppendUint64(nil, n) }
+
 // The layouts written out by hand: a mistake made in both directions of a
 // conversion would pass any round trip.
 func TestValuesHaveTheLayoutOfTheDatapath(t *testing.T) {
@@ -84,6 +86,16 @@ func TestValuesHaveTheLayoutOfTheDatapath(t *testing.T) {
 			name: "affinity is counted in seconds",
 			got:  toAffinity(Affinity{Backend: 5, Generation: 2, Used: 90 * time.Second}),
 			want: [][]byte{u32(5), u32(2), u32(90)},
+		},
+		{
+			name: "a socket has its cookie first, and the way last",
+			got:  toSocketKey(SocketKey{Cookie: 9, Addr: v6, Proto: UDP, Way: SocketBackend}),
+			want: [][]byte{u64(9), mapped(t, "2001:db8::1"), {1, 187, 17, 1}, u32(0)},
+		},
+		{
+			name: "the peer of a socket has its namespace last",
+			got:  toSocketPeer(SocketPeer{Addr: v4, Backend: 5, Generation: 2, Seen: 77, Netns: 3}),
+			want: [][]byte{mapped(t, "10.0.0.1"), {0, 80, 0, 0}, u32(5), u32(2), u32(77), u64(3)},
 		},
 		{
 			name: "a backend has state and flags in a byte each",
@@ -160,6 +172,24 @@ func FuzzFrontendsComeBackAsTheyWentIn(f *testing.F) {
 		value := toFrontend(svc)
 		if got := fromFrontend(&value); got != svc {
 			t.Errorf("service %v came back as %v", svc, got)
+		}
+	})
+}
+
+func FuzzSocketsComeBackAsTheyWentIn(f *testing.F) {
+	f.Add([]byte{10, 0, 0, 1}, false, uint16(53), uint8(17), uint8(1), uint64(1<<63), uint32(5))
+	f.Add([]byte{0xfd, 0}, true, uint16(0x0102), uint8(6), uint8(0), uint64(7), uint32(1<<32-1))
+	f.Fuzz(func(t *testing.T, addr []byte, v6 bool, port uint16, proto, way uint8, n uint64, m uint32) {
+		at := netip.AddrPortFrom(addrOf(addr, v6), port)
+		k := SocketKey{Cookie: n, Addr: at, Proto: Proto(proto), Way: SocketWay(way)}
+		key := toSocketKey(k)
+		if got := fromSocketKey(&key); got != k {
+			t.Errorf("socket %v came back as %v", k, got)
+		}
+		p := SocketPeer{Addr: at, Backend: BackendID(m), Generation: ^m, Seen: m / 2, Netns: ^n}
+		value := toSocketPeer(p)
+		if got := fromSocketPeer(&value); got != p {
+			t.Errorf("peer %v came back as %v", p, got)
 		}
 	})
 }

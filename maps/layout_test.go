@@ -119,6 +119,8 @@ func TestConstantsAreThoseOfTheDatapath(t *testing.T) {
 		{"VerdictCount", int(VerdictCount), int(bpf.LayoutVerdictVERDICT_COUNT)},
 		{"VerdictMax", int(VerdictMax), int(bpf.LayoutVerdictVERDICT_MAX)},
 
+		{"SocketDialled", int(SocketDialled), int(bpf.LayoutSocketWaySOCKET_DIALLED)},
+		{"SocketBackend", int(SocketBackend), int(bpf.LayoutSocketWaySOCKET_BACKEND)},
 		{"Free", int(Free), int(bpf.LayoutBackendStateBACKEND_FREE)},
 		{"Active", int(Active), int(bpf.LayoutBackendStateBACKEND_ACTIVE)},
 		{"Draining", int(Draining), int(bpf.LayoutBackendStateBACKEND_DRAINING)},

@@ -173,6 +173,9 @@ func (s *Set) Replacements() map[string]*ebpf.Map {
 // backends, source, pod and service ranges, addresses, devices and runtime values, and regions of
 // slots. Refused writes, deletes of absent entries and all access to flows and
 // affinity do not count.
+// backends, source and pod ranges, devices and runtime values, and regions of
+// slots. Refused writes, deletes of absent entries and all access to flows,
+// affinity and sockets do not count.
 func (s *Set) Writes() uint64 {
 	var all uint64
 	for _, n := range s.writes {
@@ -212,6 +215,9 @@ func (s *Set) HalfOpen() Flows { return Flows{m: s.maps[bpf.LayoutMapHalfOpen], 
 
 // Affinity is access to the backends that clients keep.
 func (s *Set) Affinity() Affinities { return Affinities{s.maps[bpf.LayoutMapAffinity]} }
+
+// Sockets is access to what sockets of this node dialled.
+func (s *Set) Sockets() Sockets { return Sockets{s.maps[bpf.LayoutMapSockets]} }
 
 // SourceRanges is access to who may use restricted frontends.
 func (s *Set) SourceRanges() SourceRanges {
