@@ -1,0 +1,181 @@
+package sockets
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/ebb-lb/ebb/loader/sockdiag"
+	"github.com/ebb-lb/ebb/maps"
+)
+
+// settle is how long after a change sockets are looked through once more: one that
+// was given its backend just before may not have been connected yet. It is also
+// the shortest time between two looks.
+const settle = time.Second
+
+// Closer closes sockets. Use New, then Run once.
+type Closer struct {
+	set      *maps.Set
+	resetTCP bool
+	log      *slog.Logger
+	wake     chan struct{}
+}
+
+// New returns a Closer of the sockets in set; with resetTCP also of connections.
+func New(set *maps.Set, resetTCP bool, log *slog.Logger) *Closer {
+	return &Closer{set: set, resetTCP: resetTCP, log: log, wake: make(chan struct{}, 1)}
+}
+
+// Wake tells that backends may have gone. It does not wait, and may be called from
+// any goroutine.
+func (c *Closer) Wake() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run closes sockets until ctx is done: at once, for what happened while no agent
+// was there, and after each Wake. Where the kernel cannot do it, it says so, and
+// does nothing.
+func (c *Closer) Run(ctx context.Context) error {
+	if err := sockdiag.Probe(); err != nil {
+		c.log.Warn("sockets connected to a backend that is gone are left alone", "error", err)
+		return nil
+	}
+	for {
+		c.close()
+		if !pause(ctx, settle) {
+			return nil
+		}
+		c.close()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+func (c *Closer) close() {
+	closed, err := c.Close()
+	if err != nil {
+		c.log.Error("close sockets", "error", err)
+	}
+	if closed > 0 {
+		c.log.Info("closed sockets whose backend is gone", "sockets", closed)
+	}
+}
+
+// Close looks through all entries once, and returns how many sockets it closed.
+// An error concerns some of them; the others were closed.
+func (c *Closer) Close() (closed int, err error) {
+	leaving, err := c.leaving()
+	if err != nil {
+		return 0, err
+	}
+	want := make(map[uint64]bool)
+	for p := range leaving {
+		want[p.netns] = true
+	}
+	err = sockdiag.Visit(want, func(netns uint64) error {
+		var errs []error
+		for _, proto := range []maps.Proto{maps.UDP, maps.TCP} {
+			n, err := c.closeIn(leaving[place{netns, proto}], proto)
+			closed += n
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	})
+	return closed, err
+}
+
+// leaving are the entries whose sockets must leave their backend.
+func (c *Closer) leaving() (map[place][]Entry, error) {
+	backends, err := c.set.Backends().All()
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[place][]Entry)
+	err = c.set.Sockets().Each(func(k maps.SocketKey, v maps.SocketPeer) bool {
+		if e := (Entry{k, v}); e.Leaves(backends, c.resetTCP) {
+			p := place{v.Netns, k.Proto}
+			out[p] = append(out[p], e)
+		}
+		return true
+	})
+	return out, err
+}
+
+// closeIn works in the namespace of the calling thread.
+func (c *Closer) closeIn(entries []Entry, proto maps.Proto) (closed int, err error) {
+	if len(entries) == 0 {
+		return 0, nil
+	}
+	sockets, err := find(entries, proto)
+	if err != nil {
+		return 0, err
+	}
+	fate := Decide(entries, sockets)
+	errs := []error{c.forget(fate.Vanished)}
+	for _, s := range fate.Close {
+		err := sockdiag.Destroy(s.Socket)
+		if errors.Is(err, sockdiag.ErrNotFound) {
+			continue // the next look tells why
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		closed++
+		errs = append(errs, c.forget(s.Entries))
+	}
+	return closed, errors.Join(errs...)
+}
+
+func (c *Closer) forget(keys []maps.SocketKey) error {
+	var errs []error
+	for _, k := range keys {
+		errs = append(errs, c.set.Sockets().Delete(k))
+	}
+	return errors.Join(errs...)
+}
+
+// find returns the sockets of the namespace by their cookie. If some of the entries
+// are missing it looks again: a list may miss what is there.
+func find(entries []Entry, proto maps.Proto) (map[uint64]sockdiag.Socket, error) {
+	found := make(map[uint64]sockdiag.Socket)
+	for range 2 {
+		all, err := sockdiag.List(proto)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range all {
+			found[s.Cookie] = s
+		}
+		if complete(entries, found) {
+			break
+		}
+	}
+	return found, nil
+}
+
+func complete(entries []Entry, found map[uint64]sockdiag.Socket) bool {
+	for _, e := range entries {
+		if _, ok := found[e.Key.Cookie]; !ok {
+			return false
+		}
+	}
+	return true
+}
