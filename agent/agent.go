@@ -20,6 +20,7 @@ import (
 	"github.com/ebb-lb/ebb/agent/reconcile"
 	"github.com/ebb-lb/ebb/agent/responder"
 	"github.com/ebb-lb/ebb/agent/service"
+	"github.com/ebb-lb/ebb/agent/sockets"
 	"github.com/ebb-lb/ebb/agent/watch"
 	"github.com/ebb-lb/ebb/loader"
 	"github.com/ebb-lb/ebb/maps"
@@ -56,13 +57,23 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	p := newProbes(cfg, live, source.warner(), o.complete, log)
 	o.registry.MustRegister(p)
 	metrics.RegisterPodLinks(o.registry, func() (int, int) { s := k.podLinks.Status(); return s.Attached, s.Failing })
-	loop, err := newLoop(cfg, k, o, reconcile.Parts{Store: store, Live: live.of, Health: p.state, Log: log})
+	closer := sockets.New(k.set, cfg.OnBackendGone == config.ResetGone, log)
+	loop, err := newLoop(cfg, k, o, reconcile.Parts{
+		Store: store, Live: live.of, Health: p.state, Log: log,
+		Done: func(r reconcile.Report) {
+			o.synced(r)
+			if r.Writes > 0 {
+				closer.Wake()
+			}
+		},
+	})
 	if err != nil {
 		return err
 	}
 	g, ctx := p.outlive(ctx)
 	g.Go(func() error { return source.run(ctx, log) })
 	g.Go(func() error { return loop.Run(ctx) })
+	g.Go(func() error { return closer.Run(ctx) })
 	g.Go(func() error { return collect(ctx, k.set, k.clock, live, o, log) })
 	g.Go(func() error { return follow(ctx, k.verify, loop, log) })
 	g.Go(func() error { return k.podLinks.Run(ctx) })
@@ -92,7 +103,6 @@ func newLoop(cfg config.Config, k *kernel, o *observer, p reconcile.Parts) (*rec
 		Addresses: k.set.Addresses(maps.ServiceAddress),
 	}
 	p.Runtime, p.PodCIDRs, p.ServiceCIDRs = k.set.Runtime(), k.set.PodCIDRs(), k.set.ServiceCIDRs()
-	p.Done = o.synced
 	p.Attach = func(nodeAddrs []netip.Addr) error {
 		err := k.attach(cfg.Uplinks, nodeAddrs)
 		o.syncs.Attached(err)

@@ -171,9 +171,6 @@ func (s *Set) Replacements() map[string]*ebpf.Map {
 // Writes is the number of changes the kernel has taken from this Set since it
 // was created or opened: puts and deletes of frontends, service ports,
 // backends, source, pod and service ranges, addresses, devices and runtime values, and regions of
-// slots. Refused writes, deletes of absent entries and all access to flows and
-// affinity do not count.
-// backends, source and pod ranges, devices and runtime values, and regions of
 // slots. Refused writes, deletes of absent entries and all access to flows,
 // affinity and sockets do not count.
 func (s *Set) Writes() uint64 {
