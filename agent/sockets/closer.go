@@ -10,10 +10,15 @@ import (
 	"github.com/ebb-lb/ebb/maps"
 )
 
-// settle is how long after a change sockets are looked through once more: one that
-// was given its backend just before may not have been connected yet. It is also
-// the shortest time between two looks.
-const settle = time.Second
+const (
+	// settle is how long after a change sockets are looked through once more: one
+	// that was given its backend just before may not have been connected yet.
+	settle = time.Second
+	// rest is how much longer than a look the pause after it is: looking takes at
+	// most a twentieth of a core, however often backends go. With the default sizes
+	// a look takes 20 to 70 ms, with no and 100000 sockets (Linux 6.18).
+	rest = 20
+)
 
 // Closer closes sockets. Use New, then Run once.
 type Closer struct {
@@ -45,16 +50,19 @@ func (c *Closer) Run(ctx context.Context) error {
 		c.log.Warn("sockets connected to a backend that is gone are left alone", "error", err)
 		return nil
 	}
+	again := time.After(settle)
 	for {
+		began := time.Now()
 		c.close()
-		if !pause(ctx, settle) {
+		if !pause(ctx, rest*time.Since(began)) {
 			return nil
 		}
-		c.close()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-c.wake:
+			again = time.After(settle)
+		case <-again:
 		}
 	}
 }

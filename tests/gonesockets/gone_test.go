@@ -161,6 +161,42 @@ func TestSocketsThatLeftTheBackendStay(t *testing.T) {
 	}
 }
 
+func TestASocketThatWasAboutToConnectIsClosedALittleLater(t *testing.T) {
+	w := newWorld(t)
+	w.putBackends(w.server.Addr4)
+	backend := netip.AddrPortFrom(w.server.Addr4, port)
+	s, conn := w.unconnected()
+	w.put(s, maps.UDP, backend, gone)
+	first := w.put(socket{cookie: 1 << 50, netns: s.netns}, maps.UDP, backend, gone)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.closer(false).Run(ctx) }()
+	w.await("the first look", func() bool { return !w.has(first) })
+	w.connect(conn, backend)
+	s.conn = conn
+	if err := s.read(); !errors.Is(err, aborted) {
+		t.Errorf("read: %v, want %v", err, aborted)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// connect connects a socket that is there already.
+func (w *world) connect(c *net.UDPConn, to netip.AddrPort) {
+	w.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		w.Fatal(err)
+	}
+	var inner error
+	peer := &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	if err := raw.Control(func(fd uintptr) { inner = unix.Connect(int(fd), peer) }); err != nil || inner != nil {
+		w.Fatal(err, inner)
+	}
+}
+
 // unconnected opens a socket of the client that is not connected.
 func (w *world) unconnected() (s socket, c *net.UDPConn) {
 	w.Helper()

@@ -217,6 +217,21 @@ func (w *world) has(k maps.SocketKey) (found bool) {
 	return found
 }
 
+// await looks until done.
+func (w *world) await(what string, done func() bool) {
+	w.Helper()
+	deadline := time.After(quick)
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			w.Fatalf("waited for %s", what)
+		case <-again.C:
+		}
+	}
+}
+
 // read is what a program sees that waits for an answer: an error, or nil.
 func (s socket) read() error {
 	if err := s.conn.SetDeadline(time.Now().Add(quick)); err != nil {
