@@ -25,7 +25,7 @@ const (
 	// idleVar makes the test binary a process that does nothing.
 	idleVar = "LAB_IDLE"
 	port    = 5353
-	quick   = 3 * time.Second
+	quick   = 10 * time.Second
 )
 
 func TestMain(m *testing.M) {
