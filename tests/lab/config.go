@@ -52,6 +52,12 @@ type Config struct {
 	VIPNode string
 	// MTU of every link, in bytes.
 	MTU int
+	// BridgedPods puts the pods of a node on one bridge, where they reach each
+	// other without the node. Else each has a link of its own, routed.
+	BridgedPods bool
+	// Overlay sends what pods of different nodes exchange through VXLAN tunnels.
+	// The MTU of pods is smaller then.
+	Overlay bool
 	// UplinkPeer applies to the router's ends of the nodes' uplinks: to what
 	// sends towards a node. Use NativeXDPPeer where XDP runs on the uplinks.
 	UplinkPeer Features

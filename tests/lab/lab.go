@@ -141,6 +141,9 @@ func (l *Lab) connectNodes() error {
 				continue
 			}
 			err := n.Do(func() error {
+				if l.cfg.Overlay {
+					return n.tunnelTo(peer)
+				}
 				return errors.Join(
 					addRoute(route{dst: peer.PodCIDR4, via: peer.Addr4, dev: Uplink}),
 					addRoute(route{dst: peer.PodCIDR6, via: peer.Addr6, dev: Uplink}))

@@ -141,7 +141,7 @@ func deleteLinks() error {
 	}
 	var errs []error
 	for _, l := range links {
-		if l.Type() != "veth" && l.Type() != "bridge" {
+		if l.Type() != "veth" && l.Type() != "bridge" && l.Type() != "vxlan" {
 			continue
 		}
 		if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {

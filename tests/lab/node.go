@@ -57,11 +57,15 @@ func (n *Node) plugInto(router *NS, cfg Config) error {
 		return err
 	}
 	a4, a6 := nodeAddrs(n.number)
-	return uplink.configure(settings{
+	err := uplink.configure(settings{
 		addrs:    prefixes(a4, a6),
 		routes:   defaultRoutes(Uplink, routerOnSegment4.Addr(), routerOnSegment6.Addr()),
 		features: cfg.NodeUplink,
 	})
+	if err != nil {
+		return err
+	}
+	return n.Do(n.addPodNetwork)
 }
 
 // AddPod creates a pod on the node. Its name is free; its addresses are ones

@@ -2,8 +2,9 @@ package lab
 
 import "net/netip"
 
-// Pod is a namespace routed behind a node, as a CNI without overlay makes it:
-// single addresses, and a link-local gateway that is the node.
+// Pod is a namespace behind a node. Unless the lab says otherwise it is routed, as
+// a CNI without overlay makes it: single addresses, and a link-local gateway that
+// is the node.
 type Pod struct {
 	*NS
 	// Node is where the pod runs.
@@ -18,8 +19,11 @@ func (p *Pod) plugIn() error {
 	cfg := p.Node.cfg
 	host := end{ns: p.Node.NS, dev: p.HostDev}
 	inside := end{ns: p.NS, dev: Uplink}
-	if err := connect(inside, host, cfg.MTU); err != nil {
+	if err := connect(inside, host, cfg.podMTU()); err != nil {
 		return err
+	}
+	if cfg.BridgedPods {
+		return p.plugIntoBridge(inside, host)
 	}
 	gateway4, gateway6 := podGateway4.Addr(), podGateway6.Addr()
 	err := inside.configure(settings{
