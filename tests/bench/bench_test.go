@@ -143,6 +143,9 @@ var (
 	far = map[bool]netip.AddrPort{true: netip.MustParseAddrPort("10.244.2.7:8080"), false: netip.MustParseAddrPort("[fd00:244:2::7]:8080")}
 )
 
+// podsPort is where only pods of the node have flows; no new ones are begun.
+const podsPort = 83
+
 // on returns a with another port: one service per kind of row.
 func on(a netip.AddrPort, port uint16) netip.AddrPort { return netip.AddrPortFrom(a.Addr(), port) }
 
@@ -220,7 +223,26 @@ func (s *suite) ours() []*measure {
 			s.newFlow(hook, 81, "local"), s.newFlow(hook, 82, "remote"), s.notService(hook),
 		)
 	}
-	return append(rows, s.replies())
+	return append(rows, s.replies(), s.ofPod(),
+		s.newFlow(maps.HookPodIngress, 81, "local"), s.newFlow(maps.HookPodIngress, 82, "remote"), s.notService(maps.HookPodIngress))
+}
+
+// ofPod are packets of a pod of this node to a backend elsewhere.
+func (s *suite) ofPod() *measure {
+	const n = 10_000
+	m := s.established(maps.HookPodIngress, true, maps.TCP, n, "floor/ideal-nat/10k")
+	m.in.Dst = on(vip[true], podsPort)
+	m.setUp = func() error {
+		for i := range n {
+			c := client(true, i)
+			f := maps.Flow{Src: c, Dst: far[true], Flags: maps.FlowRemote | maps.FlowPod}
+			if err := put(s.r, maps.FlowKey{Src: c, Dst: m.in.Dst, Proto: maps.TCP}, f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return m
 }
 
 func (s *suite) established(hook maps.Hook, v4 bool, proto maps.Proto, n uint32, floor string) *measure {
