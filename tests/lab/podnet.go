@@ -32,13 +32,29 @@ func (c Config) podMTU() int {
 // calling thread.
 func (n *Node) addPodNetwork() error {
 	if n.cfg.BridgedPods {
-		gateway4, gateway6 := n.bridgeGateways()
-		if err := addBridge(PodBridge, n.cfg.podMTU(), gateway4, gateway6); err != nil {
+		if err := n.addPodBridge(); err != nil {
 			return err
 		}
 	}
 	if n.cfg.Overlay {
 		return n.addTunnel()
+	}
+	return nil
+}
+
+// addPodBridge gives the bridge a MAC address of its own: else it has the lowest of
+// its ports, and pods lose their gateway when one comes or goes.
+func (n *Node) addPodBridge() error {
+	gateway4, gateway6 := n.bridgeGateways()
+	if err := addBridge(PodBridge, n.cfg.podMTU(), gateway4, gateway6); err != nil {
+		return err
+	}
+	dev, err := netlink.LinkByName(PodBridge)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", PodBridge, err)
+	}
+	if err := netlink.LinkSetHardwareAddr(dev, net.HardwareAddr{2, 0xeb, 0xb1, 0, 0, byte(n.number)}); err != nil {
+		return fmt.Errorf("set MAC address of %s: %w", PodBridge, err)
 	}
 	return nil
 }
