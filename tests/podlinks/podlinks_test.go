@@ -15,7 +15,9 @@ import (
 // networks are the kinds of networks that pods are in.
 func networks() map[string]lab.Config {
 	return map[string]lab.Config{
-		"routed": {},
+		"routed":  {},
+		"bridged": {BridgedPods: true},
+		"overlay": {BridgedPods: true, Overlay: true},
 	}
 }
 

@@ -1,0 +1,188 @@
+package podlinks
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ebb-lb/ebb/tests/lab"
+	"github.com/ebb-lb/ebb/tests/lab/load"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
+)
+
+// client is a process that keeps services under load.
+type client struct {
+	*process
+	w        *world
+	commands *os.File
+	mu       sync.Mutex
+	report   load.Report
+	told     chan struct{} // closed when there are no more reports
+}
+
+// startLoad asks at addrs from inside ns, all the time.
+func (w *world) startLoad(ns *lab.NS, addrs ...netip.Addr) *client {
+	w.Helper()
+	cfg := load.DefaultConfig()
+	for _, a := range addrs {
+		cfg.HTTP = append(cfg.HTTP, netip.AddrPortFrom(a, httpPort).String())
+		cfg.UDP = append(cfg.UDP, netip.AddrPortFrom(a, echoPort).String())
+	}
+	// A busy machine is slow, but loses nothing.
+	cfg.Connects, cfg.Transfers, cfg.Flows = 50, 4, 20
+	cfg.RequestTimeout, cfg.StallTimeout = patience/2, patience/2
+	cfg.DatagramTimeout = patience / 6 // of which a flow has four
+	cfg.ReportEvery = 50 * time.Millisecond
+	cmd, err := suite.LoadCommand(cfg)
+	if err != nil {
+		w.Fatal(err)
+	}
+	in, commands, err := os.Pipe()
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer in.Close()
+	reports, out, err := os.Pipe()
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer out.Close()
+	c := &client{process: &process{out: &output{}}, w: w, commands: commands, told: make(chan struct{})}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, c.out
+	if c.Process, err = ns.Start(cmd); err != nil {
+		w.Fatal(err)
+	}
+	go c.read(reports)
+	const transferMillis = 800
+	c.tell(load.Command{Act: "all", TransferMillis: transferMillis})
+	return c
+}
+
+// read keeps the last report, until the process ends.
+func (c *client) read(reports *os.File) {
+	defer close(c.told)
+	defer reports.Close()
+	d := json.NewDecoder(reports)
+	for {
+		var r load.Report
+		if d.Decode(&r) != nil {
+			return
+		}
+		c.mu.Lock()
+		c.report = r
+		c.mu.Unlock()
+	}
+}
+
+func (c *client) last() load.Report {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.report
+}
+
+func (c *client) tell(cmd load.Command) {
+	c.w.Helper()
+	if err := load.WriteLine(c.commands, cmd); err != nil {
+		c.w.Fatal(err)
+	}
+}
+
+// awaitMore waits until n more operations of each kind have ended.
+func (c *client) awaitMore(n int) {
+	c.w.Helper()
+	before := requests(c.last())
+	c.w.await(fmt.Sprint(n, " more operations of each kind"), c.process, func() error {
+		now := requests(c.last())
+		for _, kind := range []load.Kind{load.TCP, load.Transfer, load.UDP} {
+			if now[kind] < before[kind]+n {
+				return fmt.Errorf("before %v, now %v", before, now)
+			}
+		}
+		return nil
+	})
+}
+
+func requests(r load.Report) map[load.Kind]int {
+	n := map[load.Kind]int{}
+	for _, a := range r.Acts {
+		for kind, k := range a.Kinds {
+			n[kind] += k.Requests
+		}
+	}
+	return n
+}
+
+// finish ends the load and fails the test if any operation has failed. It returns
+// which pods have answered.
+func (c *client) finish() map[string]bool {
+	c.w.Helper()
+	c.tell(load.Command{Stop: true})
+	select {
+	case <-c.told:
+	case <-time.After(patience):
+		c.w.Fatalf("the load does not end\n%s", c.out)
+	}
+	if err := c.commands.Close(); err != nil {
+		c.w.Error(err)
+	}
+	r := c.last()
+	if !r.Final {
+		c.w.Errorf("the load has not ended of itself\n%s", c.out)
+	}
+	for _, f := range r.Failures {
+		c.w.Errorf("failed: %+v", f)
+	}
+	answered := map[string]bool{}
+	for _, p := range r.Pods {
+		answered[p.Pod] = true
+	}
+	return answered
+}
+
+// Pods and strangers use the same backends at the same time, while these are
+// replaced and agents die.
+func TestPodsAndStrangersLoseNothing(t *testing.T) {
+	inEach(t, func(w *world) {
+		clients := []*client{
+			w.startLoad(w.asker.NS, w.all.addrs()...),
+			w.startLoad(w.far.NS, w.all.cluster4, w.all.cluster6),
+			w.startLoad(w.lab.Client, w.all.vip4, w.all.vip6),
+		}
+		meanwhile := func(n int) {
+			for _, c := range clients {
+				c.awaitMore(n)
+			}
+		}
+		meanwhile(5)
+		for _, n := range w.lab.Nodes {
+			if err := w.agents[n].Kill(); err != nil {
+				w.Fatal(err)
+			}
+		}
+		meanwhile(5)
+		for _, n := range w.lab.Nodes {
+			w.startAgent(n)
+			w.awaitReady(n)
+		}
+		meanwhile(5)
+		const updates = 3
+		backends := []*lab.Pod{w.asker, w.near, w.far}
+		for i := range updates {
+			backends = append(backends[1:], w.addPod(w.lab.Nodes[i%2], fmt.Sprint("new-", i)))
+			w.publish(w.all, backends...)
+			meanwhile(5)
+		}
+		for _, c := range clients {
+			answered := c.finish()
+			for _, name := range []string{"asker", "near", "far", "new-0", "new-1"} {
+				if !answered[name] {
+					w.Errorf("%s has never answered: %v", name, answered)
+				}
+			}
+		}
+	})
+}
