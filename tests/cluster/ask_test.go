@@ -77,22 +77,26 @@ func (c *cluster) answers(ctx context.Context, target netip.AddrPort, pods ...st
 
 // answered waits until exactly these pods answer, and each answer is right.
 func (c *cluster) answered(ctx context.Context, ask asker, target netip.AddrPort, pods []string, right func(answer) error) error {
+	return answeredFrom(ctx, c.lab.Client, ask, target, pods, right)
+}
+
+func answeredFrom(ctx context.Context, ns *lab.NS, ask asker, target netip.AddrPort, pods []string, right func(answer) error) error {
 	slices.Sort(pods)
 	return await(ctx, patience, func() error {
 		var seen []string
 		for range enough {
-			a, err := ask(ctx, c.lab.Client, target, askBound)
+			a, err := ask(ctx, ns, target, askBound)
 			if err == nil && right != nil {
 				err = right(a)
 			}
 			if err != nil {
-				return fmt.Errorf("%s, which should lead to %v: %w", target, pods, err)
+				return fmt.Errorf("%s, which should lead from %s to %v: %w", target, ns.Name(), pods, err)
 			}
 			seen = append(seen, a.pod)
 		}
 		slices.Sort(seen)
 		if seen = slices.Compact(seen); !slices.Equal(seen, pods) {
-			return fmt.Errorf("%s leads to %v, want %v", target, seen, pods)
+			return fmt.Errorf("%s leads from %s to %v, want %v", target, ns.Name(), seen, pods)
 		}
 		return nil
 	})

@@ -34,6 +34,8 @@ const (
 	patient = "patient"
 	// hasty pods stop to listen when they are asked to end.
 	hasty = "hasty"
+	// dns pods are patient ones beside a DNS server.
+	dns = "dns"
 )
 
 // podBound is how long a pod takes to end at most.
@@ -106,6 +108,11 @@ func servePod(kind string) error {
 	quiet, err := strconv.Atoi(os.Getenv(quietEnv))
 	if err != nil {
 		return err
+	}
+	if kind == dns {
+		if err := startDNS(); err != nil {
+			return err
+		}
 	}
 	drain := make(chan struct{})
 	asked := make(chan os.Signal, 1)

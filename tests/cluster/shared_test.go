@@ -57,6 +57,7 @@ type cluster struct {
 	// kubeconfigs of the agents: direct, and by way of the proxy.
 	direct, indirect string
 	agents           map[string]*agent // by node
+	kubelets         []*kubelet.Kubelet
 	load             *client
 	said             *said
 
@@ -204,6 +205,7 @@ func (c *cluster) startKubelets(ctx context.Context) error {
 		k := kubelet.New(kubelet.Config{
 			Client: c.client, Node: n, Program: "/proc/self/exe", Told: c.said.add, Log: log,
 		})
+		c.kubelets = append(c.kubelets, k)
 		c.work.Go(func() { logError(log, k.Run(ctx)) })
 	}
 	c.work.Go(func() { logError(log, kubelet.Bind(ctx, c.client, names, log)) })

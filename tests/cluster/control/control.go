@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -86,7 +87,7 @@ func (p *Plane) writeFiles(context.Context) (err error) {
 	}
 	f := &p.files
 	loopback := netip.MustParseAddr("127.0.0.1")
-	if f.serving, err = p.ca.server("kube-apiserver", append(p.cfg.Addrs, loopback)...); err != nil {
+	if f.serving, err = p.ca.server("kube-apiserver", slices.Concat(p.cfg.Addrs, p.own(), []netip.Addr{loopback})...); err != nil {
 		return err
 	}
 	if f.admin, err = p.ca.client("admin", "system:masters"); err != nil {
@@ -101,6 +102,15 @@ func (p *Plane) writeFiles(context.Context) (err error) {
 		return err
 	}
 	return os.WriteFile(p.path("audit.yaml"), []byte(auditPolicy(p.cfg.Audited)), 0o600)
+}
+
+// own are the addresses of the API server's own Service: the first of each range.
+func (p *Plane) own() []netip.Addr {
+	var all []netip.Addr
+	for _, r := range p.cfg.ServiceRanges {
+		all = append(all, r.Masked().Addr().Next())
+	}
+	return all
 }
 
 func (p *Plane) path(name string) string { return filepath.Join(p.cfg.Dir, name) }
@@ -135,7 +145,7 @@ func (p *Plane) StartAPIServer(ctx context.Context) (err error) {
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file="+f.signing.cert, "--service-account-signing-key-file="+f.signing.key,
 		"--service-cluster-ip-range="+strings.Join(ranges, ","),
-		"--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none",
+		"--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount",
 		"--audit-policy-file="+p.path("audit.yaml"), "--audit-log-path="+f.auditLog, "--audit-log-mode=blocking-strict",
 		// A restart in the middle of a test should not wait for watches to end.
 		"--shutdown-delay-duration=0s", "--profiling=false")

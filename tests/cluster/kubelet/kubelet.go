@@ -105,6 +105,18 @@ func (k *Kubelet) gone(obj any) {
 	}
 }
 
+// Namespace returns where a pod runs, nil if it does not run here.
+func (k *Kubelet) Namespace(namespace, name string) *lab.NS {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, w := range k.pods {
+		if w.name == (types.NamespacedName{Namespace: namespace, Name: name}) {
+			return w.where()
+		}
+	}
+	return nil
+}
+
 // grace is how long a pod being deleted may take.
 func grace(pod *corev1.Pod) time.Duration {
 	if pod.DeletionGracePeriodSeconds == nil {

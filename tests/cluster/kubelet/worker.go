@@ -30,6 +30,7 @@ type worker struct {
 	ended   chan time.Duration // receives the grace period, once
 	lab     *lab.Pod
 	process *lab.Process
+	started chan struct{} // closed when lab is set
 }
 
 func newWorker(cfg Config, pod *corev1.Pod) *worker {
@@ -37,6 +38,7 @@ func newWorker(cfg Config, pod *corev1.Pod) *worker {
 	return &worker{
 		cfg: cfg, pod: pod, name: name, log: cfg.Log.With("pod", name.String(), "node", pod.Spec.NodeName),
 		status: newReporter(cfg.Client, pod), ended: make(chan time.Duration, 1),
+		started: make(chan struct{}),
 	}
 }
 
@@ -82,6 +84,7 @@ func (w *worker) start() (err error) {
 	if w.lab, err = w.cfg.Node.AddPod(w.name.String()); err != nil {
 		return err
 	}
+	close(w.started)
 	cmd := exec.Command(w.cfg.Program)
 	cmd.Env = append(os.Environ(), w.cfg.Env...)
 	for _, e := range w.container().Env {
@@ -92,6 +95,16 @@ func (w *worker) start() (err error) {
 	cmd.Stdout, cmd.Stderr = told, told
 	w.process, err = w.lab.Start(cmd)
 	return err
+}
+
+// where returns the pod's namespace, nil if it has none yet.
+func (w *worker) where() *lab.NS {
+	select {
+	case <-w.started:
+		return w.lab.NS
+	default:
+		return nil
+	}
 }
 
 // container is the only one of the pod.
