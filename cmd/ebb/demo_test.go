@@ -50,8 +50,8 @@ func TestDemoLosesNothing(t *testing.T) {
 
 func checkResult(t *testing.T, r demo.Result, xdp string) {
 	t.Helper()
-	if len(r.Acts) != 3 || r.Failed != 0 {
-		t.Errorf("%d acts and %d failures, want 3 and 0", len(r.Acts), r.Failed)
+	if len(r.Acts) != 4 || r.Failed != 0 {
+		t.Errorf("%d acts and %d failures, want 4 and 0", len(r.Acts), r.Failed)
 	}
 	for _, a := range r.Acts {
 		if a.Requests == 0 || a.Failed != 0 {
@@ -61,6 +61,9 @@ func checkResult(t *testing.T, r demo.Result, xdp string) {
 	hook := "xdp"
 	if xdp == "off" {
 		hook = "tc-ingress"
+	}
+	if dialled := r.Packets["node-a"]["socket"]; dialled["to-local"] == 0 || dialled["to-remote"] == 0 {
+		t.Errorf("sockets of node-a dialled %v, want backends here and elsewhere", dialled)
 	}
 	local, remote := r.Packets["node-a"][hook]["to-local"], r.Packets["node-a"][hook]["to-remote"]
 	if local == 0 || remote == 0 {

@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ebb-lb/ebb/tests/lab/load"
@@ -22,14 +23,14 @@ type actRecord struct {
 
 // times divide the duration of the demo.
 type times struct {
-	steady, rolling, killed time.Duration
-	// The last act: with the agent, without it, with the next one.
+	steady, rolling, killed, pods time.Duration
+	// The act without an agent: with it, without it, with the next one.
 	before, down time.Duration
 }
 
 func divide(total time.Duration) times {
-	t := times{steady: total / 6, rolling: total / 2}
-	t.killed = total - t.steady - t.rolling
+	t := times{steady: total / 8, rolling: total / 2, pods: total / 8}
+	t.killed = total - t.steady - t.rolling - t.pods
 	t.before, t.down = t.killed/5, t.killed/2
 	return t
 }
@@ -40,18 +41,21 @@ type act struct {
 	lasts    time.Duration // at least
 	transfer time.Duration
 	bounded  bool // it lasts no longer
+	by       *client
 	play     func(context.Context, *actRecord) error
 }
 
 func (s *show) acts() []act {
 	t := divide(s.cfg.Duration)
 	return []act{
-		{name: "steady state", lasts: t.steady, transfer: t.steady, bounded: true,
+		{name: "steady state", by: s.client, lasts: t.steady, transfer: t.steady, bounded: true,
 			play: func(context.Context, *actRecord) error { return nil }},
-		{name: "rolling update of every pod", lasts: t.rolling, transfer: min(drainedTransfer, t.rolling/8),
+		{name: "rolling update of every pod", by: s.client, lasts: t.rolling, transfer: min(drainedTransfer, t.rolling/8),
 			play: func(ctx context.Context, r *actRecord) error { return s.rollingUpdate(ctx, t.rolling, r) }},
-		{name: "agent killed", lasts: t.killed, transfer: t.killed, bounded: true,
+		{name: "agent killed", by: s.client, lasts: t.killed, transfer: t.killed, bounded: true,
 			play: func(ctx context.Context, r *actRecord) error { return s.killAgent(ctx, t, r) }},
+		{name: "pod to service", by: s.visitor, lasts: t.pods, transfer: min(drainedTransfer, t.pods/8),
+			play: func(ctx context.Context, r *actRecord) error { return s.replaceOne(ctx, r) }},
 	}
 }
 
@@ -74,7 +78,7 @@ func (s *show) playAct(ctx context.Context, a act) error {
 		cmd.EndsInMillis = a.lasts.Milliseconds()
 	}
 	began := time.Now()
-	if err := s.client.tell(cmd); err != nil {
+	if err := a.by.tell(cmd); err != nil {
 		return err
 	}
 	var r actRecord
@@ -106,6 +110,13 @@ func (s *show) rollingUpdate(ctx context.Context, total time.Duration, r *actRec
 		}
 	}
 	return nil
+}
+
+// replaceOne replaces one pod.
+func (s *show) replaceOne(ctx context.Context, r *actRecord) error {
+	i := slices.IndexFunc(s.cast, func(m *member) bool { return m.life == ready })
+	r.podsReplaced = 1
+	return s.replace(ctx, s.cast[i])
 }
 
 // killAgent kills the agent of the node where all load enters, leaves the node
@@ -141,13 +152,11 @@ func (s *show) killAgent(ctx context.Context, t times, r *actRecord) error {
 func (s *show) showStatus(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	reports := s.client.reports
+	clients := []*client{s.client, s.visitor}
 	go func() {
 		defer close(done)
 		for pause(ctx, statusEvery) == nil {
-			if report, err := reports.last(); err == nil {
-				s.out.status(statusLine(report))
-			}
+			s.out.status(statusLine(clients))
 		}
 	}()
 	return func() {
@@ -156,11 +165,17 @@ func (s *show) showStatus(ctx context.Context) (stop func()) {
 	}
 }
 
-func statusLine(r load.Report) string {
+func statusLine(clients []*client) string {
 	var requests, failed int
-	for _, a := range r.Acts {
-		n, f := a.Totals()
-		requests, failed = requests+n, failed+f
+	for _, c := range clients {
+		r, err := c.reports.last()
+		if err != nil {
+			continue // told at the end
+		}
+		for _, a := range r.Acts {
+			n, f := a.Totals()
+			requests, failed = requests+n, failed+f
+		}
 	}
 	return fmt.Sprintf("%d requests, %d failed", requests, failed)
 }

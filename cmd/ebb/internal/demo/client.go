@@ -30,18 +30,18 @@ type client struct {
 	finishBound time.Duration
 }
 
-// startClient starts the load's process. It does nothing before its first act.
-func (s *show) startClient() (*client, error) {
+// startClient starts a process that produces load on these addresses. It does
+// nothing before its first act.
+func (s *show) startClient(ns *lab.NS, name string, http, udp []string) (*client, error) {
 	in, commands, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer in.Close()
 	c := &client{commands: commands, reports: &reportReader{}, finishBound: s.cfg.patience(finishBound)}
-	http, udp := s.targets()
 	args := []string{"demo-load", "--http", strings.Join(http, ","), "--udp", strings.Join(udp, ","),
 		"--slow", strconv.Itoa(max(1, s.cfg.Slow))}
-	c.child, err = s.start(s.network.Client, "client", args, func(cmd *exec.Cmd) {
+	c.child, err = s.start(ns, name, args, func(cmd *exec.Cmd) {
 		cmd.Stdin, cmd.Stdout = in, c.reports
 	})
 	if err != nil {
@@ -66,6 +66,30 @@ func (s *show) targets() (http, udp []string) {
 		udp = append(udp, netip.AddrPortFrom(t.addr, t.udp).String())
 	}
 	return http, udp
+}
+
+// serviceTargets are the ClusterIPs of the service.
+func serviceTargets() (http, udp []string) {
+	for _, ip := range clusterIPs() {
+		http = append(http, netip.AddrPortFrom(ip, httpPort).String())
+		udp = append(udp, netip.AddrPortFrom(ip, echoPort).String())
+	}
+	return http, udp
+}
+
+// startClients starts the client outside, and one in a pod that no service leads to.
+func (s *show) startClients() (err error) {
+	http, udp := s.targets()
+	if s.client, err = s.startClient(s.network.Client, "client", http, udp); err != nil {
+		return err
+	}
+	visitor, err := s.network.Nodes[0].AddPod("visitor")
+	if err != nil {
+		return err
+	}
+	http, udp = serviceTargets()
+	s.visitor, err = s.startClient(visitor.NS, "visitor", http, udp)
+	return err
 }
 
 func (c *client) tell(cmd load.Command) error {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ebb-lb/ebb/tests/lab"
+	"github.com/ebb-lb/ebb/tests/lab/load"
 )
 
 // MinDuration is the shortest demo in which every act can be played.
@@ -102,11 +103,16 @@ func (s *show) play(ctx context.Context) (Result, error) {
 	if err := s.playActs(ctx); err != nil {
 		return Result{}, err
 	}
-	report, err := s.client.finish(ctx)
-	if err != nil {
-		return Result{}, err
+	var reports []load.Report // in the order of the acts
+	for _, c := range []*client{s.client, s.visitor} {
+		report, err := c.finish(ctx)
+		if err != nil {
+			return Result{}, err
+		}
+		reports = append(reports, report)
 	}
-	res := newResult(report, s.record, s.cast)
+	res := newResult(reports, s.record, s.cast)
+	var err error
 	if res.Packets, err = s.readPackets(); err != nil {
 		return Result{}, err
 	}

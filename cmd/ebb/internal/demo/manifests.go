@@ -89,6 +89,11 @@ func nodeManifest(name string, addrs ...netip.Addr) object {
 	}
 }
 
+// clusterIPs are those of the service.
+func clusterIPs() []netip.Addr {
+	return []netip.Addr{netip.MustParseAddr("10.96.0.80"), netip.MustParseAddr("fd00:10:96::80")}
+}
+
 func serviceManifest() object {
 	vip4, vip6 := lab.DefaultVIPs()
 	return object{
@@ -96,8 +101,8 @@ func serviceManifest() object {
 		"metadata": object{"name": serviceName, "namespace": namespace},
 		"spec": object{
 			"type":       "LoadBalancer",
-			"clusterIP":  "10.96.0.80",
-			"clusterIPs": []string{"10.96.0.80", "fd00:10:96::80"},
+			"clusterIP":  clusterIPs()[0],
+			"clusterIPs": clusterIPs(),
 			"ipFamilies": []string{"IPv4", "IPv6"}, "ipFamilyPolicy": "RequireDualStack",
 			"ports": []object{
 				{"name": "http", "protocol": "TCP", "port": httpPort, "targetPort": pod.HTTPPort, "nodePort": httpNodePort},

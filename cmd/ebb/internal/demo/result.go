@@ -73,9 +73,23 @@ func (p Packets) translated(node, hook string) uint64 {
 	return sum
 }
 
-func newResult(r load.Report, records []actRecord, cast []*member) Result {
-	res := Result{Failures: r.Failures}
-	for i, a := range r.Acts {
+// newResult puts the reports of the clients together. Their acts follow each other.
+func newResult(reports []load.Report, records []actRecord, cast []*member) Result {
+	var res Result
+	var acts []load.ActReport
+	answered := map[string]load.PodReport{}
+	for _, r := range reports {
+		acts = append(acts, r.Acts...)
+		res.Failures = append(res.Failures, r.Failures...)
+		for _, p := range r.Pods {
+			sum := answered[p.Pod]
+			sum.Connections += p.Connections
+			sum.Transfers += p.Transfers
+			sum.Datagrams += p.Datagrams
+			answered[p.Pod] = sum
+		}
+	}
+	for i, a := range acts {
 		requests, failed := a.Totals()
 		act := Act{
 			Name: a.Name, Requests: requests, Failed: failed,
@@ -88,10 +102,6 @@ func newResult(r load.Report, records []actRecord, cast []*member) Result {
 		}
 		res.Acts = append(res.Acts, act)
 		res.Failed += failed
-	}
-	answered := map[string]load.PodReport{}
-	for _, p := range r.Pods {
-		answered[p.Pod] = p
 	}
 	for _, m := range cast {
 		p := answered[m.pod.Name()]

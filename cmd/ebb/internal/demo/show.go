@@ -25,8 +25,11 @@ type show struct {
 
 	agents map[string]*agent // by node
 	cast   []*member         // all pods ever started, in order
-	client *client
-	record []actRecord
+	client *client           // outside
+	// visitor is a client in a pod. Its connections never meet an uplink's programs
+	// untranslated: its sockets dial pods.
+	visitor *client
+	record  []actRecord
 }
 
 // child is a process of the demo that must not end by itself.
@@ -94,9 +97,7 @@ func (s *show) setUp(ctx context.Context) error {
 		}
 	}
 	s.out.event("agents of %d nodes are ready", len(s.agents))
-	c, err := s.startClient()
-	s.client = c
-	return err
+	return s.startClients()
 }
 
 // startPods starts the first pods, spread over the nodes, and waits for them.

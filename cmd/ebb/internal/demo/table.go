@@ -32,8 +32,8 @@ func (r Result) WriteTable(w io.Writer) error {
 }
 
 func (r Result) writePackets(w io.Writer) {
-	hooks := []string{maps.HookXDP.String(), maps.HookTCIngress.String(), maps.HookTCEgress.String()}
-	fmt.Fprintln(w, "\nPACKETS TRANSLATED\tXDP\tTC INGRESS\tTC EGRESS")
+	hooks := []string{maps.HookXDP.String(), maps.HookTCIngress.String(), maps.HookTCEgress.String(), maps.HookSocket.String()}
+	fmt.Fprintln(w, "\nPACKETS TRANSLATED\tXDP\tTC INGRESS\tTC EGRESS\tSOCKETS DIALLED")
 	for _, node := range slices.Sorted(stdmaps.Keys(r.Packets)) {
 		fmt.Fprint(w, node)
 		for _, h := range hooks {
