@@ -165,8 +165,11 @@ static __always_inline bool quote_sum(struct __sk_buff *skb, struct reject_room 
 	__u32 l4 = 0;
 
 	__builtin_memset(r->quote, 0, sizeof(r->quote));
-	if (len < sizeof(struct ipv4_hdr) || len > sizeof(r->quote) ||
-	    bpf_skb_load_bytes(skb, r->l3_off, r->quote, len))
+	if (len < sizeof(struct ipv4_hdr) || len > sizeof(r->quote))
+		return false;
+	/* Linux 6.1 has forgotten that by the next line, where clang spills len before. */
+	len = verifier_forget(len - 1, QUOTE_MAX - 1, len) + 1;
+	if (bpf_skb_load_bytes(skb, r->l3_off, r->quote, len))
 		return false;
 	*sum = (__u32)bpf_csum_diff(NULL, 0, (__be32 *)r->quote, sizeof(r->quote), 0);
 	if (!r->partial)
