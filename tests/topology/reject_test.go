@@ -39,16 +39,22 @@ var datapaths = []struct {
 	peer, node lab.Features
 }{
 	{"tc", "off", lab.Features{}, lab.Features{}},
-	{"tc, checksums finished", "off", lab.Features{}, lab.Features{TxChecksum: lab.Off}},
 	{"native XDP", "native", lab.NativeXDPPeer(), lab.Features{}},
+	{"tc, checksums finished", "off", lab.Features{}, lab.Features{TxChecksum: lab.Off}},
 	{"generic XDP", "generic", lab.Features{TxChecksum: lab.Off}, lab.Features{}},
 }
 
 // everyDatapath runs fn in a world of its own for each of them, with an agent
 // that has the given options.
 func everyDatapath(t *testing.T, fn func(w *world, agent *process), options ...string) {
+	someDatapaths(t, len(datapaths), fn, options...)
+}
+
+// someDatapaths is everyDatapath for the first n of them, where answers are not
+// what matters: TC and native XDP.
+func someDatapaths(t *testing.T, n int, fn func(w *world, agent *process), options ...string) {
 	vip4, vip6 := lab.DefaultVIPs()
-	for _, d := range datapaths {
+	for _, d := range datapaths[:n] {
 		t.Run(d.name, func(t *testing.T) {
 			cfg := lab.Config{UplinkPeer: d.peer, NodeUplink: d.node, VIPs: append([]netip.Addr{vip4, vip6}, append(clusterIPs, nobodys...)...)}
 			w := newWorldIn(t, cfg)
@@ -60,15 +66,45 @@ func everyDatapath(t *testing.T, fn func(w *world, agent *process), options ...s
 	}
 }
 
-// refused reports whether nobody listens at addr, as the network says.
+const (
+	// atOnce is less than TCP waits before it sends a SYN again.
+	atOnce = 900 * time.Millisecond
+	// secondSYN is when it has surely done so.
+	secondSYN = 3 * time.Second
+)
+
+// refused reports whether nobody listens at addr, as the network says at once.
+//
+// Between namespaces sending a SYN and hearing the answer is one call, in which the
+// client's socket is locked. Linux takes no ICMP error then (LockDroppedIcmps),
+// and over IPv6 only the answer to the second SYN ends a connect. A RST waits for
+// the lock.
 func (w *world) refused(network, addr string) error {
-	ctx, cancel := context.WithTimeout(w.Context(), patience)
+	bound := atOnce
+	if network == "tcp" && netip.MustParseAddrPort(addr).Addr().Is6() {
+		bound = secondSYN
+	}
+	ctx, cancel := context.WithTimeout(w.Context(), bound)
 	defer cancel()
+	before := w.unreachables()
 	err := w.exchange(ctx, network, addr)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return nil
 	}
-	return fmt.Errorf("%s %s: %v, want it refused", network, addr, err)
+	return fmt.Errorf("%s %s: %v after %d ICMP errors, want it refused", network, addr, err, w.unreachables()-before)
+}
+
+// answeredAtOnce checks that the first packet to addr is answered: by an ICMP
+// error, whether or not the socket takes it.
+func (w *world) answeredAtOnce(network, addr string) {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.Context(), atOnce)
+	defer cancel()
+	before := w.unreachables()
+	err := w.exchange(ctx, network, addr)
+	if after := w.unreachables(); after == before {
+		w.Errorf("%s %s: %v, and no ICMP error", network, addr, err)
+	}
 }
 
 // exchange connects, and with datagrams says something until there is an answer.
@@ -168,18 +204,63 @@ func line(text, name string) int {
 	return -1
 }
 
-func TestAServiceWithoutEndpointsIsRefusedAtOnce(t *testing.T) {
+func TestWhatNobodyServesIsRefusedAtOnce(t *testing.T) {
 	everyDatapath(t, func(w *world, agent *process) {
+		w.wantOtherPortsRefused()
+		w.wantNobodysSilent()
 		w.publish()
-		before := w.unreachables()
 		w.awaitRefused(agent)
-		if after := w.unreachables(); after <= before {
-			w.Errorf("%d ICMP errors before, %d after", before, after)
+		vip4, vip6 := lab.DefaultVIPs()
+		for _, vip := range []netip.Addr{vip4, vip6} {
+			w.answeredAtOnce("tcp", netip.AddrPortFrom(vip, httpPort).String())
+			w.answeredAtOnce("udp", netip.AddrPortFrom(vip, echoPort).String())
 		}
-		if w.packets("no-endpoints") == 0 {
-			w.Error("nothing was counted")
+		for _, verdict := range []string{"no-port", "no-endpoints"} {
+			if w.packets(verdict) == 0 {
+				w.Errorf("nothing was counted as %s", verdict)
+			}
 		}
 	})
+}
+
+func (w *world) wantOtherPortsRefused() {
+	w.Helper()
+	for _, a := range clusterIPs {
+		for _, network := range []string{"tcp", "udp"} {
+			target := netip.AddrPortFrom(a, 4711).String()
+			for range 3 {
+				w.answeredAtOnce(network, target)
+			}
+			if err := w.refused(network, target); err != nil {
+				w.Error(err)
+			}
+		}
+	}
+}
+
+// The packets are gone: the node sends no error, and does not send them back.
+func (w *world) wantNobodysSilent() {
+	w.Helper()
+	for _, a := range nobodys {
+		for _, network := range []string{"tcp", "udp"} {
+			ctx, cancel := context.WithTimeout(w.Context(), 500*time.Millisecond)
+			err := w.exchange(ctx, network, netip.AddrPortFrom(a, httpPort).String())
+			cancel()
+			if e := net.Error(nil); !errors.As(err, &e) || !e.Timeout() {
+				w.Errorf("%s %s: %v, want nothing to happen", network, a, err)
+			}
+		}
+	}
+}
+
+// resetAtOnce is refused where a RST does it.
+func (w *world) resetAtOnce(addr string) error {
+	ctx, cancel := context.WithTimeout(w.Context(), atOnce)
+	defer cancel()
+	if err := w.exchange(ctx, "tcp", addr); !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%s: %v, want it reset", addr, err)
+	}
+	return nil
 }
 
 func TestRefusedTCPIsReset(t *testing.T) {
@@ -192,8 +273,8 @@ func TestRefusedTCPIsReset(t *testing.T) {
 		}
 		before := w.unreachables()
 		for _, a := range append([]netip.Addr{vip4, vip6}, clusterIPs...) {
-			for range 3 {
-				if err := w.refused("tcp", netip.AddrPortFrom(a, httpPort).String()); err != nil {
+			for range 10 {
+				if err := w.resetAtOnce(netip.AddrPortFrom(a, httpPort).String()); err != nil {
 					w.Error(err)
 				}
 			}
@@ -207,39 +288,8 @@ func TestRefusedTCPIsReset(t *testing.T) {
 	}, "--reject-tcp", "reset")
 }
 
-func TestOtherPortsOfAClusterIPAreRefused(t *testing.T) {
-	everyDatapath(t, func(w *world, _ *process) {
-		for _, a := range clusterIPs {
-			for _, network := range []string{"tcp", "udp"} {
-				if err := w.refused(network, netip.AddrPortFrom(a, 4711).String()); err != nil {
-					w.Error(err)
-				}
-			}
-		}
-		if w.packets("no-port") == 0 {
-			w.Error("nothing was counted")
-		}
-	})
-}
-
-// The packets are gone: the node sends no error, and does not send them back.
-func TestAnAddressThatIsNobodysIsSilent(t *testing.T) {
-	everyDatapath(t, func(w *world, _ *process) {
-		for _, a := range nobodys {
-			for _, network := range []string{"tcp", "udp"} {
-				ctx, cancel := context.WithTimeout(w.Context(), 500*time.Millisecond)
-				err := w.exchange(ctx, network, netip.AddrPortFrom(a, httpPort).String())
-				cancel()
-				if e := net.Error(nil); !errors.As(err, &e) || !e.Timeout() {
-					w.Errorf("%s %s: %v, want nothing to happen", network, a, err)
-				}
-			}
-		}
-	})
-}
-
 func TestEstablishedConnectionsSurviveTheLastEndpoint(t *testing.T) {
-	everyDatapath(t, func(w *world, agent *process) {
+	someDatapaths(t, 2, func(w *world, agent *process) {
 		var transfers []*transfer
 		http, _ := w.targets()
 		for range 3 { // likely to pods of both nodes
@@ -361,7 +411,7 @@ func TestPingsOfExternalAddressesAreAnswered(t *testing.T) {
 
 func TestPingsOfExternalAddressesAreLeftAloneByDefault(t *testing.T) {
 	vip4, vip6 := lab.DefaultVIPs()
-	everyDatapath(t, func(w *world, _ *process) {
+	someDatapaths(t, 1, func(w *world, _ *process) {
 		for _, vip := range []netip.Addr{vip4, vip6} {
 			if got := w.ping(vip, 200*time.Millisecond); got != nil {
 				w.Errorf("%s answers %q", vip, got)
