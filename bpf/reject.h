@@ -224,8 +224,11 @@ static __always_inline __u32 reject_store(struct __sk_buff *skb, struct reject_r
 {
 	__u32 len = r->l2_len;
 
-	if (len < sizeof(struct eth_hdr) || len > L2_MAX ||
-	    bpf_skb_store_bytes(skb, 0, r->l2, len, 0))
+	if (len < sizeof(struct eth_hdr) || len > L2_MAX)
+		return 0;
+	/* As in quote_sum(). */
+	len = verifier_forget(len - 1, 31, len) + 1;
+	if (bpf_skb_store_bytes(skb, 0, r->l2, len, 0))
 		return 0;
 	if (r->seg.v4)
 		return bpf_skb_store_bytes(skb, len, &r->v4, sizeof(r->v4), 0)
