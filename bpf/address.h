@@ -12,10 +12,8 @@
  */
 static __always_inline bool address_in_services(const union ip_addr *dst, bool v4)
 {
-	struct runtime_values *rt;
-	__u32 zero = 0;
+	struct runtime_values *rt = runtime_get();
 
-	rt = bpf_map_lookup_elem(&runtime, &zero);
 	if (!rt)
 		return false;
 	if (v4)
@@ -34,23 +32,32 @@ static __always_inline __u32 address_flags(const union ip_addr *addr)
 	return flags ? *flags : 0;
 }
 
+/* Whether it is in a range of Services' addresses, which may be nobody's. */
+static __always_inline bool address_reserved(const union ip_addr *addr)
+{
+	struct service_cidr_key key = {
+		.prefix = 32 + 128,
+		.v4 = addr_v4_mapped(addr->w),
+		.addr = *addr,
+	};
+
+	return bpf_map_lookup_elem(&service_cidrs, &key);
+}
+
 /*
  * What becomes of a packet to an address in the services' span where no
  * frontend is. A global function: see conntrack.h.
  */
 __noinline int address_verdict(const union ip_addr *dst)
 {
-	struct service_cidr_key key = {.prefix = 32 + 128};
+	union ip_addr addr;
 
 	if (!dst)
 		return VERDICT_NOT_SERVICE;
-	key.addr = *dst;
-	key.v4 = addr_v4_mapped(key.addr.w);
-	if (address_flags(&key.addr) & ADDRESS_CLUSTER_IP)
+	addr = *dst;
+	if (address_flags(&addr) & ADDRESS_CLUSTER_IP)
 		return VERDICT_NO_PORT;
-	if (bpf_map_lookup_elem(&service_cidrs, &key))
-		return VERDICT_UNALLOCATED;
-	return VERDICT_NOT_SERVICE;
+	return address_reserved(&addr) ? VERDICT_UNALLOCATED : VERDICT_NOT_SERVICE;
 }
 
 #endif

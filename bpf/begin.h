@@ -92,7 +92,6 @@ static __always_inline bool begin_prepare(const struct segment *s, const struct 
 					  struct flow *f)
 {
 	struct runtime_values *rt;
-	__u32 zero = 0;
 
 	f->src = s->key.src;
 	f->dst = b->addr;
@@ -103,12 +102,12 @@ static __always_inline bool begin_prepare(const struct segment *s, const struct 
 		return begin_at_pod(s, b, f);
 	if (b->flags & BACKEND_LOCAL)
 		return true;
-	rt = bpf_map_lookup_elem(&runtime, &zero);
+	rt = runtime_get();
 	if (!rt)
 		return false;
 	f->flags = FLOW_REMOTE;
 	f->src = s->v4 ? rt->snat4 : rt->snat6;
-	return f->src.w[3] || f->src.w[2] || f->src.w[1] || f->src.w[0];
+	return !addr_absent(&f->src);
 }
 
 /* Checksum differences, once addresses and ports are final. */

@@ -45,6 +45,11 @@ static __always_inline bool addr_equal(const union ip_addr *a, const union ip_ad
 	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
 }
 
+static __always_inline bool addr_absent(const union ip_addr *a)
+{
+	return !a->w[0] && !a->w[1] && !a->w[2] && !a->w[3];
+}
+
 /* Whether peer, found under the counterpart's key, is the other half of key. */
 static __always_inline bool flow_pairs(const struct flow_key *key, const struct flow *peer)
 {

@@ -171,11 +171,10 @@ static __always_inline bool to_snat(const struct packet *p)
 {
 	__u16 port = bpf_ntohs(p->seg.key.dport);
 	struct runtime_values *rt;
-	__u32 zero = 0;
 
 	if (port < cfg_snat_min || port > cfg_snat_max)
 		return false;
-	rt = bpf_map_lookup_elem(&runtime, &zero);
+	rt = runtime_get();
 	return rt && addr_equal(&p->seg.key.dst, p->seg.v4 ? &rt->snat4 : &rt->snat6);
 }
 

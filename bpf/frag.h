@@ -37,14 +37,6 @@ static __always_inline bool fragment_parse(struct __sk_buff *skb, __u32 l3_off,
 	return true;
 }
 
-/* Whose the destination is (enum address_flag), as far as that is known. */
-static __always_inline __u32 fragment_owner(const struct rare_room *room)
-{
-	__u32 *flags = bpf_map_lookup_elem(&addresses, &room->key.dst);
-
-	return flags ? *flags : 0;
-}
-
 /* Whether the ports may be wanted again. Those of others would only take the room. */
 static __always_inline bool fragment_concerns(const struct rare_room *room, enum hook hook)
 {
@@ -52,7 +44,8 @@ static __always_inline bool fragment_concerns(const struct rare_room *room, enum
 
 	if (f)
 		return flow_at_hook(f, hook);
-	return !hook_is_egress(hook) && (frontend_lookup(&room->key) || fragment_owner(room));
+	return !hook_is_egress(hook) &&
+	       (frontend_lookup(&room->key) || address_flags(&room->key.dst));
 }
 
 /* Remember the ports. An identification that is used again means the newer datagram. */
@@ -119,7 +112,7 @@ static __always_inline int fragment_translate(struct __sk_buff *skb, struct rare
  */
 static __always_inline bool fragment_stray(const struct rare_room *room, bool recalled)
 {
-	__u32 owner = fragment_owner(room);
+	__u32 owner = address_flags(&room->key.dst);
 
 	if (recalled && frontend_lookup(&room->key))
 		return true; /* the first was dropped */

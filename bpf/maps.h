@@ -144,6 +144,13 @@ struct {
 	__type(value, struct runtime_values);
 } runtime SEC(".maps");
 
+static __always_inline struct runtime_values *runtime_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&runtime, &zero);
+}
+
 /* ifindex -> how XDP may leave by it */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -24,6 +24,7 @@
 #ifndef EBB_SOCK_H
 #define EBB_SOCK_H
 
+#include "address.h"
 #include "config.h"
 #include "conntrack.h"
 #include "select.h"
@@ -43,11 +44,6 @@ struct dialled {
 	__be16 port;
 };
 
-static __always_inline bool addr_absent(const union ip_addr *a)
-{
-	return !a->w[0] && !a->w[1] && !a->w[2] && !a->w[3];
-}
-
 static __always_inline bool addr_any(const union ip_addr *a)
 {
 	return !a->w[0] && !a->w[1] && !a->w[3] && (!a->w[2] || a->w[2] == bpf_htonl(0xffff));
@@ -60,17 +56,10 @@ static __always_inline bool addr_loopback(const union ip_addr *a)
 	return !a->w[0] && !a->w[1] && !a->w[2] && a->w[3] == bpf_htonl(1);
 }
 
-static __always_inline struct runtime_values *sock_runtime(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&runtime, &zero);
-}
-
 /* Whether it is a process of the node itself, not one of a pod. */
 static __always_inline bool sock_on_host(const struct dial *d)
 {
-	struct runtime_values *rt = sock_runtime();
+	struct runtime_values *rt = runtime_get();
 
 	return rt && rt->host_netns && rt->host_netns == d->netns;
 }
@@ -99,17 +88,6 @@ static __always_inline struct frontend *sock_node_port(const struct flow_key *k)
 	return bpf_map_lookup_elem(&frontends, &fk);
 }
 
-static __always_inline bool in_service_range(const union ip_addr *a)
-{
-	struct service_cidr_key ck = {
-		.prefix = 32 + 128,
-		.v4 = addr_v4_mapped(a->w),
-		.addr = *a,
-	};
-
-	return bpf_map_lookup_elem(&service_cidrs, &ck);
-}
-
 /*
  * No frontend. Connecting a datagram socket sends nothing, and resolvers do it
  * with any port to learn which address they would use: that goes on.
@@ -120,7 +98,7 @@ static __always_inline enum verdict sock_miss(const struct dial *d, __u32 whose)
 		return VERDICT_NOT_SERVICE;
 	if (whose & ADDRESS_CLUSTER_IP)
 		return VERDICT_NO_PORT;
-	return !whose && in_service_range(&d->key.dst) ? VERDICT_UNALLOCATED : VERDICT_NOT_SERVICE;
+	return !whose && address_reserved(&d->key.dst) ? VERDICT_UNALLOCATED : VERDICT_NOT_SERVICE;
 }
 
 /*
@@ -131,7 +109,7 @@ static __always_inline enum verdict sock_miss(const struct dial *d, __u32 whose)
 static __always_inline enum verdict sock_admit(const struct dial *d, const struct frontend *fe)
 {
 	struct flow_key k = d->key;
-	struct runtime_values *rt = sock_runtime();
+	struct runtime_values *rt = runtime_get();
 
 	if (addr_absent(&k.src) && !sock_on_host(d))
 		return VERDICT_NOT_SERVICE;
@@ -286,15 +264,14 @@ static __always_inline enum verdict sock_dial(const struct dial *d, struct diall
 {
 	struct backend *b = NULL;
 	struct frontend *fe;
-	__u32 whose = 0, index, *known;
+	__u32 whose = 0, index;
 	enum verdict v;
 
 	if (cfg_pods_by_packet && !sock_on_host(d))
 		return VERDICT_NOT_SERVICE;
 	fe = frontend_lookup(&d->key);
 	if (!fe) {
-		known = bpf_map_lookup_elem(&addresses, &d->key.dst);
-		whose = known ? *known : 0;
+		whose = address_flags(&d->key.dst);
 		if (sock_to_node(d, whose))
 			fe = sock_node_port(&d->key);
 	}

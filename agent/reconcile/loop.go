@@ -310,8 +310,8 @@ func (l *Loop) adopt(n service.Node) bool {
 	return changed
 }
 
-// setRuntime writes the addresses flows to other nodes are sent from, and the
-// span of Services' addresses once it is known, and which namespace is the node's.
+// setRuntime writes the addresses flows to other nodes are sent from, which
+// namespace is the node's, and the span of Services' addresses once it is known.
 func (l *Loop) setRuntime() error {
 	have, err := l.parts.Runtime.Get()
 	if err != nil {

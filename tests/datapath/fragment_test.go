@@ -174,14 +174,14 @@ func TestAnAtomicFragmentIsAPacket(t *testing.T) {
 func TestAFragmentWhoseFirstWasNotSeen(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
-		owner   rig.Owner
+		owner   maps.AddressFlags
 		action  rig.Action
 		verdict maps.Verdict
 	}{
-		"to a ClusterIP":                  {rig.OwnerClusterIP, rig.Drop, maps.VerdictFragmentUnknown},
-		"to a load balancer":              {rig.OwnerExternal, rig.Drop, maps.VerdictFragmentUnknown},
-		"to the node":                     {rig.OwnerNode, rig.Pass, maps.VerdictFragment},
-		"to an external IP of the node's": {rig.OwnerExternal | rig.OwnerNode, rig.Pass, maps.VerdictFragment},
+		"to a ClusterIP":                  {maps.AddressClusterIP, rig.Drop, maps.VerdictFragmentUnknown},
+		"to a load balancer":              {maps.AddressExternal, rig.Drop, maps.VerdictFragmentUnknown},
+		"to the node":                     {maps.AddressNode, rig.Pass, maps.VerdictFragment},
+		"to an external IP of the node's": {maps.AddressExternal | maps.AddressNode, rig.Pass, maps.VerdictFragment},
 		"to who knows":                    {0, rig.Pass, maps.VerdictFragment},
 	}
 	r := lend(t)
@@ -191,7 +191,7 @@ func TestAFragmentWhoseFirstWasNotSeen(t *testing.T) {
 				c := newConversation(t, r, hook, f, proto, local).serve()
 				c.begin()
 				if tc.owner != 0 {
-					r.AddAddress(t, f.vip.Addr(), tc.owner)
+					own(t, r, f.vip.Addr(), tc.owner)
 				}
 				j := c.forwardPieces(fragmentID)
 				wantOutcome(t, send(t, r, j.hook, j.in[2], rig.Context{}), tc.action, tc.verdict)
@@ -218,13 +218,13 @@ func TestFragmentsThatAreNobodysFlow(t *testing.T) {
 	}
 	untouched := outcome{rig.Pass, maps.VerdictFragment}
 	tests := map[string]struct {
-		owner        rig.Owner
+		owner        maps.AddressFlags
 		first, later outcome
 	}{
 		"to a stranger":                  {0, untouched, untouched},
-		"to a port of the node's":        {rig.OwnerNode, outcome{rig.Pass, maps.VerdictNotService}, untouched},
-		"to another port of an external": {rig.OwnerExternal, outcome{rig.Pass, maps.VerdictNotService}, untouched},
-		"to no port of a ClusterIP":      {rig.OwnerClusterIP, outcome{rig.Sent, maps.VerdictNoPort}, outcome{rig.Drop, maps.VerdictFragmentUnknown}},
+		"to a port of the node's":        {maps.AddressNode, outcome{rig.Pass, maps.VerdictNotService}, untouched},
+		"to another port of an external": {maps.AddressExternal, outcome{rig.Pass, maps.VerdictNotService}, untouched},
+		"to no port of a ClusterIP":      {maps.AddressClusterIP, outcome{rig.Sent, maps.VerdictNoPort}, outcome{rig.Drop, maps.VerdictFragmentUnknown}},
 	}
 	r := lend(t)
 	for name, tc := range tests {
@@ -234,7 +234,7 @@ func TestFragmentsThatAreNobodysFlow(t *testing.T) {
 				c.begin()
 				stranger := withPort(otherVIP(f), 81)
 				if tc.owner != 0 {
-					r.AddAddress(t, stranger.Addr(), tc.owner)
+					own(t, r, stranger.Addr(), tc.owner)
 				}
 				in := cutUp(t, long(c.spec(f.client, stranger, packet.ACK, "")), fragmentID)
 				for i, want := range []outcome{tc.first, tc.later, tc.later} {
@@ -277,7 +277,7 @@ func TestAFirstFragmentWithoutAWholeHeaderIsNotFollowed(t *testing.T) {
 		if c.proto == maps.UDP {
 			return // 8 bytes are all of its header
 		}
-		c.r.AddAddress(c.t, c.f.vip.Addr(), rig.OwnerExternal)
+		own(c.t, c.r, c.f.vip.Addr(), maps.AddressExternal)
 		in, err := long(c.spec(c.f.client, c.f.vip, packet.ACK, "")).Fragments(fragmentID, 16)
 		if err != nil {
 			c.t.Fatal(err)

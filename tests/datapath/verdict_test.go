@@ -122,7 +122,7 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 		return send(c.t, c.r, x.hook, in, rig.Context{})
 	},
 	maps.VerdictFragmentUnknown: func(c *conversation) rig.Result {
-		c.r.AddAddress(c.t, c.f.vip.Addr(), rig.OwnerExternal)
+		own(c.t, c.r, c.f.vip.Addr(), maps.AddressExternal)
 		return spoiled(fragmented(185))(c)
 	},
 	maps.VerdictHairpin: func(c *conversation) rig.Result {

@@ -1,30 +1,12 @@
 package rig
 
 import (
-	"net/netip"
 	"testing"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/ebb-lb/ebb/bpf"
 )
-
-// Owner says whose an address is (enum address_flag in bpf/types.h).
-type Owner uint32
-
-// The owners of addresses.
-const (
-	OwnerClusterIP = Owner(bpf.LayoutAddressFlagADDRESS_CLUSTER_IP)
-	OwnerExternal  = Owner(bpf.LayoutAddressFlagADDRESS_EXTERNAL)
-	OwnerNode      = Owner(bpf.LayoutAddressFlagADDRESS_NODE)
-)
-
-// AddAddress makes the owner of addr known.
-func (r *Rig) AddAddress(tb testing.TB, addr netip.Addr, owner Owner) {
-	tb.Helper()
-	key := bpf.LayoutIpAddr{B: addr.As16()}
-	r.must(tb, r.Set.Replacements()[bpf.LayoutMapAddresses].Put(key, uint32(owner)))
-}
 
 // AgeFragments makes what is remembered of fragments so many ticks older.
 func (r *Rig) AgeFragments(tb testing.TB, ticks uint32) {
