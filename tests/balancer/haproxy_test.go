@@ -3,7 +3,6 @@ package balancer
 import (
 	"context"
 	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -140,11 +138,8 @@ func (w *world) awaitStatus(event, service string, n *lab.Node, status string) {
 // client keeps both services under load.
 type client struct {
 	*process
-	w        *world
-	commands *os.File
-
-	mu     sync.Mutex
-	report load.Report
+	w    *world
+	load *suite.Client
 }
 
 func (w *world) startClient() *client {
@@ -153,53 +148,17 @@ func (w *world) startClient() *client {
 	cfg.HTTP = []string{clusterEntry, localEntry}
 	cfg.Connects, cfg.Transfers = 80, 6
 	cfg.RequestTimeout, cfg.StallTimeout = patience/2, patience/2
-	cmd, err := suite.LoadCommand(cfg)
+	running, err := suite.StartClient(w.lab.Client, cfg)
 	if err != nil {
 		w.Fatal(err)
 	}
-	in, commands, err := os.Pipe()
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer in.Close()
-	reports, out, err := os.Pipe()
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer out.Close()
-	c := &client{process: &process{out: &output{}}, w: w, commands: commands}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, c.out
-	if c.Process, err = w.lab.Client.Start(cmd); err != nil {
-		w.Fatal(err)
-	}
-	go c.read(reports)
+	c := &client{process: &process{Process: running.Process, out: running.Said}, w: w, load: running}
 	return c
-}
-
-// read keeps the last report, until the process ends.
-func (c *client) read(reports *os.File) {
-	defer reports.Close()
-	d := json.NewDecoder(reports)
-	for {
-		var r load.Report
-		if d.Decode(&r) != nil {
-			return
-		}
-		c.mu.Lock()
-		c.report = r
-		c.mu.Unlock()
-	}
-}
-
-func (c *client) last() load.Report {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.report
 }
 
 func (c *client) tell(cmd load.Command) {
 	c.w.Helper()
-	if err := load.WriteLine(c.commands, cmd); err != nil {
+	if err := c.load.Tell(cmd); err != nil {
 		c.w.Fatal(err)
 	}
 }
@@ -214,11 +173,11 @@ func (c *client) act(name string) {
 func (c *client) finish() {
 	c.w.Helper()
 	c.tell(load.Command{Stop: true})
-	c.w.await("the final report", func() bool { return c.last().Final }, c.process)
-	if err := c.commands.Close(); err != nil {
+	c.w.await("the final report", func() bool { return c.load.Last().Final }, c.process)
+	if err := c.load.CloseCommands(); err != nil {
 		c.w.Error(err)
 	}
-	r := c.last()
+	r := c.load.Last()
 	for _, a := range r.Acts {
 		requests, failed := a.Totals()
 		c.w.Logf("%s: %d requests through HAProxy, %d failed", a.Name, requests, failed)

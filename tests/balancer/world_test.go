@@ -1,7 +1,6 @@
 package balancer
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -17,6 +16,7 @@ import (
 	"github.com/ebb-lb/ebb/agent/responder"
 	"github.com/ebb-lb/ebb/tests/lab"
 	"github.com/ebb-lb/ebb/tests/lab/pod"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 const (
@@ -146,32 +146,14 @@ func (w *world) endPod(n *lab.Node) {
 	w.publish()
 }
 
-// output is what a process has said. Safe for concurrent use.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
 type process struct {
 	*lab.Process
-	out *output
+	out *suite.Output
 }
 
 func (w *world) start(ns *lab.NS, name string, args ...string) *process {
 	w.Helper()
-	p := &process{out: &output{}}
+	p := &process{out: &suite.Output{}}
 	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = p.out, p.out
 	var err error

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,12 +11,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ebb-lb/ebb/loader"
 	"github.com/ebb-lb/ebb/maps"
 	"github.com/ebb-lb/ebb/tests/lab"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 const (
@@ -40,30 +39,12 @@ const (
 type agent struct {
 	*lab.Process
 	node *lab.Node
-	log  *output
-}
-
-// output is what a process has said. Safe for concurrent use.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
+	log  *suite.Output
 }
 
 // startAgent starts the agent of a node, in the place of one that has ended.
 func (c *cluster) startAgent(n *lab.Node, kubeconfig string) (*agent, error) {
-	a := &agent{node: n, log: &output{}}
+	a := &agent{node: n, log: &suite.Output{}}
 	cmd := exec.Command(ebb, "agent", "--source", "kubernetes", "--kubeconfig", kubeconfig, "--node-name", n.Name(),
 		"--uplink", lab.Uplink, "--xdp", "native", "--bpffs", bpffs, "--metrics-addr", metricsAddr, "--health-addr", healthAddr,
 		// A responder would outlive the tests.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ebb-lb/ebb/tests/lab"
 	"github.com/ebb-lb/ebb/tests/lab/load"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 // transferMillis is how long transfers take, one after the other.
@@ -24,7 +25,7 @@ const loadBound = patience / 2
 // client is a process that keeps addresses under load.
 type client struct {
 	*lab.Process
-	log      *output
+	log      *suite.Output
 	commands *os.File
 	kinds    []load.Kind // that there are
 
@@ -53,7 +54,7 @@ func startClient(ns *lab.NS, http, udp []string, act string) (*client, error) {
 		return nil, err
 	}
 	defer out.Close()
-	c := &client{log: &output{}, commands: commands, kinds: []load.Kind{load.TCP, load.Transfer}}
+	c := &client{log: &suite.Output{}, commands: commands, kinds: []load.Kind{load.TCP, load.Transfer}}
 	if len(udp) > 0 {
 		c.kinds = append(c.kinds, load.UDP)
 	}

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/ebb-lb/ebb/tests/lab"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 const (
@@ -104,7 +105,7 @@ func (r *resolving) byGo(ctx context.Context, ns *lab.NS, network string, server
 func (r *resolving) byLibrary(ctx context.Context, ns *lab.NS) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	var out output
+	var out suite.Output
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "sh", "-c",
 		`mount --bind "$0" /etc/resolv.conf && exec getent ahosts "$1"`, r.conf, r.web.name)
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -1,7 +1,6 @@
 package pathmtu
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -12,11 +11,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/ebb-lb/ebb/tests/lab"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 const (
@@ -35,25 +34,7 @@ type world struct {
 	entry         *lab.Node
 	local, remote service
 	agent         *lab.Process
-	said          *output
-}
-
-// output is what the agent has said. Safe for concurrent use.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
+	said          *suite.Output
 }
 
 // newWorld builds one whose agent runs in an XDP mode.
@@ -62,7 +43,7 @@ func newWorld(t *testing.T, xdp string) *world {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: creates network namespaces and loads programs")
 	}
-	w := &world{T: t, said: &output{}}
+	w := &world{T: t, said: &suite.Output{}}
 	w.local = service{name: "here", vip4: netip.MustParseAddr("203.0.113.20"), vip6: netip.MustParseAddr("2001:db8:113::20")}
 	w.remote = service{name: "there", vip4: netip.MustParseAddr("203.0.113.21"), vip6: netip.MustParseAddr("2001:db8:113::21")}
 	cfg := lab.Config{VIPs: []netip.Addr{w.local.vip4, w.local.vip6, w.remote.vip4, w.remote.vip6}}

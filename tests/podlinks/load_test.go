@@ -1,11 +1,8 @@
 package podlinks
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
-	"os"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,11 +14,8 @@ import (
 // client is a process that keeps services under load.
 type client struct {
 	*process
-	w        *world
-	commands *os.File
-	mu       sync.Mutex
-	report   load.Report
-	told     chan struct{} // closed when there are no more reports
+	w    *world
+	load *suite.Client
 }
 
 // startLoad asks at addrs from inside ns, all the time.
@@ -37,56 +31,19 @@ func (w *world) startLoad(ns *lab.NS, addrs ...netip.Addr) *client {
 	cfg.RequestTimeout, cfg.StallTimeout = patience/2, patience/2
 	cfg.DatagramTimeout = patience / 6 // of which a flow has four
 	cfg.ReportEvery = 50 * time.Millisecond
-	cmd, err := suite.LoadCommand(cfg)
+	running, err := suite.StartClient(ns, cfg)
 	if err != nil {
 		w.Fatal(err)
 	}
-	in, commands, err := os.Pipe()
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer in.Close()
-	reports, out, err := os.Pipe()
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer out.Close()
-	c := &client{process: &process{out: &output{}}, w: w, commands: commands, told: make(chan struct{})}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, c.out
-	if c.Process, err = ns.Start(cmd); err != nil {
-		w.Fatal(err)
-	}
-	go c.read(reports)
+	c := &client{process: &process{Process: running.Process, out: running.Said}, w: w, load: running}
 	const transferMillis = 800
 	c.tell(load.Command{Act: "all", TransferMillis: transferMillis})
 	return c
 }
 
-// read keeps the last report, until the process ends.
-func (c *client) read(reports *os.File) {
-	defer close(c.told)
-	defer reports.Close()
-	d := json.NewDecoder(reports)
-	for {
-		var r load.Report
-		if d.Decode(&r) != nil {
-			return
-		}
-		c.mu.Lock()
-		c.report = r
-		c.mu.Unlock()
-	}
-}
-
-func (c *client) last() load.Report {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.report
-}
-
 func (c *client) tell(cmd load.Command) {
 	c.w.Helper()
-	if err := load.WriteLine(c.commands, cmd); err != nil {
+	if err := c.load.Tell(cmd); err != nil {
 		c.w.Fatal(err)
 	}
 }
@@ -94,9 +51,9 @@ func (c *client) tell(cmd load.Command) {
 // awaitMore waits until n more operations of each kind have ended.
 func (c *client) awaitMore(n int) {
 	c.w.Helper()
-	before := requests(c.last())
+	before := suite.Requests(c.load.Last())
 	c.w.await(fmt.Sprint(n, " more operations of each kind"), c.process, func() error {
-		now := requests(c.last())
+		now := suite.Requests(c.load.Last())
 		for _, kind := range []load.Kind{load.TCP, load.Transfer, load.UDP} {
 			if now[kind] < before[kind]+n {
 				return fmt.Errorf("before %v, now %v", before, now)
@@ -106,30 +63,20 @@ func (c *client) awaitMore(n int) {
 	})
 }
 
-func requests(r load.Report) map[load.Kind]int {
-	n := map[load.Kind]int{}
-	for _, a := range r.Acts {
-		for kind, k := range a.Kinds {
-			n[kind] += k.Requests
-		}
-	}
-	return n
-}
-
 // finish ends the load and fails the test if any operation has failed. It returns
 // which pods have answered.
 func (c *client) finish() map[string]bool {
 	c.w.Helper()
 	c.tell(load.Command{Stop: true})
 	select {
-	case <-c.told:
+	case <-c.load.Told():
 	case <-time.After(patience):
 		c.w.Fatalf("the load does not end\n%s", c.out)
 	}
-	if err := c.commands.Close(); err != nil {
+	if err := c.load.CloseCommands(); err != nil {
 		c.w.Error(err)
 	}
-	r := c.last()
+	r := c.load.Last()
 	if !r.Final {
 		c.w.Errorf("the load has not ended of itself\n%s", c.out)
 	}

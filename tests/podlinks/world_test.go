@@ -1,7 +1,6 @@
 package podlinks
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,12 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/ebb-lb/ebb/tests/lab"
 	"github.com/ebb-lb/ebb/tests/lab/pod"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 const (
@@ -139,33 +138,15 @@ func (w *world) addPod(n *lab.Node, name string) *lab.Pod {
 	return p
 }
 
-// output is what a process has said. Safe for concurrent use.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
 // process is one of ebb.
 type process struct {
 	*lab.Process
-	out *output
+	out *suite.Output
 }
 
 func (w *world) start(ns *lab.NS, args ...string) *process {
 	w.Helper()
-	p := &process{out: &output{}}
+	p := &process{out: &suite.Output{}}
 	cmd := exec.Command(ebb, args...)
 	cmd.Stdout, cmd.Stderr = p.out, p.out
 	var err error

@@ -1,7 +1,6 @@
 package sockets
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 	"github.com/ebb-lb/ebb/maps"
 	"github.com/ebb-lb/ebb/tests/lab"
 	"github.com/ebb-lb/ebb/tests/lab/pod"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 const (
@@ -147,30 +146,12 @@ func (w *world) write(name, text string) {
 // process is a program in the lab.
 type process struct {
 	*lab.Process
-	out *output
-}
-
-// output is what a process has said. Safe for concurrent use.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
+	out *suite.Output
 }
 
 func (w *world) start(ns *lab.NS, cmd *exec.Cmd) *process {
 	w.Helper()
-	p := &process{out: &output{}}
+	p := &process{out: &suite.Output{}}
 	if cmd.Stdout == nil {
 		cmd.Stdout = p.out
 	}

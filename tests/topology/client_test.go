@@ -1,11 +1,8 @@
 package topology
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
-	"os"
-	"sync"
 	"time"
 
 	"github.com/ebb-lb/ebb/tests/lab"
@@ -19,11 +16,8 @@ const transferMillis = 800
 // client is a process that keeps the service of a world under load.
 type client struct {
 	*process
-	w        *world
-	commands *os.File
-
-	mu     sync.Mutex
-	report load.Report
+	w    *world
+	load *suite.Client
 }
 
 // startClient starts load of all kinds on virtual addresses and node ports.
@@ -35,26 +29,11 @@ func (w *world) startClient() *client {
 	cfg.Connects, cfg.Flows = 50, 20
 	cfg.RequestTimeout, cfg.DatagramTimeout, cfg.StallTimeout = patience/2, patience/2, patience/2
 	cfg.ReportEvery = 50 * time.Millisecond
-	cmd, err := suite.LoadCommand(cfg)
+	running, err := suite.StartClient(w.lab.Client, cfg)
 	if err != nil {
 		w.Fatal(err)
 	}
-	in, commands, err := os.Pipe()
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer in.Close()
-	reports, out, err := os.Pipe()
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer out.Close()
-	c := &client{process: &process{t: w.T, out: &output{}}, w: w, commands: commands}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, c.out
-	if c.Process, err = w.lab.Client.Start(cmd); err != nil {
-		w.Fatal(err)
-	}
-	go c.read(reports)
+	c := &client{process: &process{t: w.T, Process: running.Process, out: running.Said}, w: w, load: running}
 	c.tell(load.Command{Act: "all", TransferMillis: transferMillis})
 	return c
 }
@@ -72,30 +51,9 @@ func (w *world) targets() (http, udp []string) {
 	return http, udp
 }
 
-// read keeps the last report, until the process ends.
-func (c *client) read(reports *os.File) {
-	defer reports.Close()
-	d := json.NewDecoder(reports)
-	for {
-		var r load.Report
-		if d.Decode(&r) != nil {
-			return
-		}
-		c.mu.Lock()
-		c.report = r
-		c.mu.Unlock()
-	}
-}
-
-func (c *client) last() load.Report {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.report
-}
-
 func (c *client) tell(cmd load.Command) {
 	c.w.Helper()
-	if err := load.WriteLine(c.commands, cmd); err != nil {
+	if err := c.load.Tell(cmd); err != nil {
 		c.w.Fatal(err)
 	}
 }
@@ -103,9 +61,9 @@ func (c *client) tell(cmd load.Command) {
 // awaitMore waits until n more operations of each kind have ended.
 func (c *client) awaitMore(n int) {
 	c.w.Helper()
-	before := requests(c.last())
+	before := suite.Requests(c.load.Last())
 	c.w.await(fmt.Sprint(n, " more operations of each kind"), c.process, func() error {
-		now := requests(c.last())
+		now := suite.Requests(c.load.Last())
 		for _, kind := range []load.Kind{load.TCP, load.Transfer, load.UDP} {
 			if now[kind] < before[kind]+n {
 				return fmt.Errorf("before %v, now %v", before, now)
@@ -115,16 +73,6 @@ func (c *client) awaitMore(n int) {
 	})
 }
 
-func requests(r load.Report) map[load.Kind]int {
-	n := map[load.Kind]int{}
-	for _, a := range r.Acts {
-		for kind, k := range a.Kinds {
-			n[kind] += k.Requests
-		}
-	}
-	return n
-}
-
 // finish ends the load and fails the test if any operation has failed.
 func (c *client) finish() load.Report {
 	c.w.Helper()
@@ -132,11 +80,11 @@ func (c *client) finish() load.Report {
 	if code := c.wait(); code != 0 {
 		c.w.Errorf("client: exit code %d\n%s", code, c.out)
 	}
-	if err := c.commands.Close(); err != nil {
+	if err := c.load.CloseCommands(); err != nil {
 		c.w.Error(err)
 	}
 	var r load.Report
-	c.w.poll("the final report", func() bool { r = c.last(); return r.Final })
+	c.w.poll("the final report", func() bool { r = c.load.Last(); return r.Final })
 	for _, f := range r.Failures {
 		c.w.Errorf("failed: %+v", f)
 	}

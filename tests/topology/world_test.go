@@ -1,7 +1,6 @@
 package topology
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -14,12 +13,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/ebb-lb/ebb/tests/lab"
 	"github.com/ebb-lb/ebb/tests/lab/pod"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 const (
@@ -140,25 +139,7 @@ func (w *world) publish(pods ...*lab.Pod) {
 type process struct {
 	*lab.Process
 	t   *testing.T
-	out *output
-}
-
-// output is what a process has said. Safe for concurrent use.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
+	out *suite.Output
 }
 
 func (w *world) run(args ...string) *process {
@@ -168,7 +149,7 @@ func (w *world) run(args ...string) *process {
 
 func (w *world) start(cmd *exec.Cmd) *process {
 	w.Helper()
-	p := &process{t: w.T, out: &output{}}
+	p := &process{t: w.T, out: &suite.Output{}}
 	cmd.Stdout, cmd.Stderr = p.out, p.out
 	var err error
 	if p.Process, err = w.entry.Start(cmd); err != nil {
