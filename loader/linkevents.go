@@ -1,7 +1,6 @@
 package loader
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -40,16 +39,13 @@ func (e *linkEvents) close() {
 
 func (e *linkEvents) receive(heard chan<- []int) {
 	for {
-		msgs, _, err := e.sock.Receive()
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil && !errors.Is(err, unix.ENOBUFS) {
-			e.failed <- fmt.Errorf("receive: %w", err)
+		msgs, lost, err := receiveBatch(e.sock)
+		if err != nil {
+			e.failed <- err
 			return
 		}
 		var batch []int
-		if err == nil {
+		if !lost {
 			batch = devicesOf(msgs)
 		}
 		select {

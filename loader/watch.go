@@ -42,20 +42,32 @@ func Watch(ctx context.Context, changed func()) error {
 // receive signals relevant messages on events until the socket is closed.
 func receive(sock *nl.NetlinkSocket, events chan<- struct{}) error {
 	for {
-		msgs, _, err := sock.Receive()
-		if errors.Is(err, unix.EINTR) {
-			continue
+		msgs, lost, err := receiveBatch(sock)
+		if err != nil {
+			return err
 		}
-		// ENOBUFS: messages were lost, so anything may have changed.
-		if err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return fmt.Errorf("receive: %w", err)
-		}
-		if err == nil && !anyRelevant(msgs) {
+		if !lost && !anyRelevant(msgs) {
 			continue
 		}
 		select {
 		case events <- struct{}{}:
 		default: // one is pending already
+		}
+	}
+}
+
+// receiveBatch waits for messages. lost: there were more than the kernel could
+// keep, so anything may have changed.
+func receiveBatch(sock *nl.NetlinkSocket) (msgs []syscall.NetlinkMessage, lost bool, err error) {
+	for {
+		msgs, _, err = sock.Receive()
+		switch {
+		case err == nil:
+			return msgs, false, nil
+		case errors.Is(err, unix.ENOBUFS):
+			return nil, true, nil
+		case !errors.Is(err, unix.EINTR):
+			return nil, false, fmt.Errorf("receive: %w", err)
 		}
 	}
 }
