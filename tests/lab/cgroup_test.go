@@ -85,14 +85,19 @@ func TestControlGroupsGoWithTheLab(t *testing.T) {
 func onMachine(fn func()) error {
 	done := make(chan error, 1)
 	onOwnThread(func() {
-		err := unix.Unshare(unix.CLONE_NEWNS)
-		if err == nil {
-			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "")
+		// A /sys of another network namespace can be mounted over that there is.
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err != nil {
+			done <- err
+			return
 		}
-		if err == nil {
-			err = mountCgroups()
+		mounts, err := unshareMounts()
+		if err != nil {
+			done <- err
+			return
 		}
-		if err == nil {
+		defer mounts.Close()
+		if err = mountCgroups(); err == nil {
 			fn()
 		}
 		done <- err
