@@ -138,11 +138,21 @@ func repeat(fd int, deadline time.Time, send func([]byte) error) (n int, err err
 		if err := send(b); err != nil {
 			return n, err
 		}
-		if _, _, err := unix.Recvfrom(fd, b, 0); err != nil {
+		if err := receive(fd, b); err != nil {
 			return n, err
 		}
 	}
 	return n, nil
+}
+
+// receive begins anew after a signal: with SO_RCVTIMEO the kernel does not, see
+// signal(7), and the Go runtime interrupts threads whenever it likes.
+func receive(fd int, b []byte) error {
+	for {
+		if _, _, err := unix.Recvfrom(fd, b, 0); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 func connected(kind int, to netip.AddrPort) (int, error) {
