@@ -46,6 +46,7 @@ type resolving struct {
 	dns, web *service
 	name     string // of web
 	conf     string // file: what a kubelet makes a pod's /etc/resolv.conf
+	musl     string // file: a program with that library
 }
 
 func (w *world) serveDNS() *resolving {
@@ -72,6 +73,10 @@ func (w *world) serveDNS() *resolving {
 	})
 	r.conf = filepath.Join(w.TempDir(), "resolv.conf")
 	w.must(os.WriteFile(r.conf, fmt.Appendf(nil, "nameserver %s\nsearch %s\n", r.dns.cluster4, zone), 0o644))
+	r.musl = filepath.Join(w.TempDir(), "resolve")
+	if out, err := exec.Command("musl-gcc", "-static", "-Wall", "-Werror", "-o", r.musl, "testdata/resolve.c").CombinedOutput(); err != nil {
+		w.Fatalf("musl-gcc (Debian: musl-tools): %v\n%s", err, out)
+	}
 	return r
 }
 
@@ -100,14 +105,14 @@ func (r *resolving) byGo(ctx context.Context, ns *lab.NS, network string, server
 	return r.right(got)
 }
 
-// byLibrary asks as programs do, by the resolver of the C library. Its socket is one
+// byProgram asks as programs do, by the resolver of a C library. Its socket is one
 // that is not connected in all versions.
-func (r *resolving) byLibrary(ctx context.Context, ns *lab.NS) error {
+func (r *resolving) byProgram(ctx context.Context, ns *lab.NS, program ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var out suite.Output
-	cmd := exec.CommandContext(ctx, "unshare", "--mount", "sh", "-c",
-		`mount --bind "$0" /etc/resolv.conf && exec getent ahosts "$1"`, r.conf, r.web.name)
+	cmd := exec.CommandContext(ctx, "unshare", append([]string{"--mount", "sh", "-c",
+		`mount --bind "$0" /etc/resolv.conf && exec "$@"`, r.conf}, append(program, r.web.name)...)...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	p, err := ns.Start(cmd)
 	if err != nil {
@@ -115,11 +120,11 @@ func (r *resolving) byLibrary(ctx context.Context, ns *lab.NS) error {
 	}
 	<-p.Done()
 	if p.Err() != nil {
-		return fmt.Errorf("getent: %w\n%s", p.Err(), out.String())
+		return fmt.Errorf("%s: %w\n%s", program[0], p.Err(), out.String())
 	}
 	var got []string
 	for line := range strings.Lines(out.String()) {
-		addr, _, _ := strings.Cut(line, " ")
+		addr, _, _ := strings.Cut(strings.TrimSpace(line), " ")
 		got = append(got, addr)
 	}
 	return r.right(got)
@@ -135,8 +140,10 @@ func (r *resolving) resolves(ctx context.Context, ns *lab.NS) error {
 			}
 		}
 	}
-	if err := r.byLibrary(ctx, ns); err != nil {
-		errs = append(errs, fmt.Errorf("%s by the C library: %w", ns.Name(), err))
+	for library, program := range map[string][]string{"glibc": {"getent", "ahosts"}, "musl": {r.musl}} {
+		if err := r.byProgram(ctx, ns, program...); err != nil {
+			errs = append(errs, fmt.Errorf("%s by %s: %w", ns.Name(), library, err))
+		}
 	}
 	return errors.Join(errs...)
 }
