@@ -164,6 +164,8 @@ const (
 	LayoutFrontendFlagFRONTEND_ENDPOINTS      LayoutFrontendFlag = 8
 	LayoutFrontendFlagFRONTEND_NODE_PORT      LayoutFrontendFlag = 16
 	LayoutFrontendFlagFRONTEND_PACKET         LayoutFrontendFlag = 32
+	LayoutFrontendFlagFRONTEND_PODS_IN        LayoutFrontendFlag = 64
+	LayoutFrontendFlagFRONTEND_PODS_OUT       LayoutFrontendFlag = 128
 )
 
 type LayoutFrontendKey struct {

@@ -101,10 +101,19 @@ static __always_inline enum verdict sock_miss(const struct dial *d, __u32 whose)
 	return !whose && address_reserved(&d->key.dst) ? VERDICT_UNALLOCATED : VERDICT_NOT_SERVICE;
 }
 
+/* Of a pod nothing is known but that it is one: if that does not decide, its
+ * packets are left to those who see them. */
+static __always_inline enum verdict sock_admit_pod(const struct frontend *fe)
+{
+	if (fe->flags & FRONTEND_PODS_IN)
+		return VERDICT_NONE;
+	return fe->flags & FRONTEND_PODS_OUT ? VERDICT_SOURCE_RANGE : VERDICT_NOT_SERVICE;
+}
+
 /*
  * Whether source ranges let the client in. As a rule the kernel chooses its
  * address after it was asked where to connect to. For the node it is then taken
- * to be the node's first one; a pod's packets are left to those who see them.
+ * to be the node's first one.
  */
 static __always_inline enum verdict sock_admit(const struct dial *d, const struct frontend *fe)
 {
@@ -112,7 +121,7 @@ static __always_inline enum verdict sock_admit(const struct dial *d, const struc
 	struct runtime_values *rt = runtime_get();
 
 	if (addr_absent(&k.src) && !sock_on_host(d))
-		return VERDICT_NOT_SERVICE;
+		return sock_admit_pod(fe);
 	/* Who may use the service from here may also do so by its own address. */
 	if (addr_absent(&k.src) || (addr_equal(&k.src, &k.dst) && sock_on_host(d))) {
 		if (!rt)

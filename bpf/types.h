@@ -106,6 +106,8 @@ enum frontend_flag {
 	FRONTEND_ENDPOINTS = 1 << 3,      /* somewhere are endpoints: without candidates, drop */
 	FRONTEND_NODE_PORT = 1 << 4,      /* a node port */
 	FRONTEND_PACKET = 1 << 5,         /* sockets leave it to pod links */
+	FRONTEND_PODS_IN = 1 << 6,        /* with FRONTEND_RANGES: all pods are in them */
+	FRONTEND_PODS_OUT = 1 << 7,       /* with FRONTEND_RANGES: no pod is in them */
 };
 
 struct frontend {

@@ -74,6 +74,8 @@ func toFrontend(s Service) bpf.LayoutFrontend {
 	flags := bit(s.ExternalLocal, bpf.LayoutFrontendFlagFRONTEND_LOCAL) |
 		bit(s.InternalLocal, bpf.LayoutFrontendFlagFRONTEND_INTERNAL_LOCAL) |
 		bit(s.Restricted, bpf.LayoutFrontendFlagFRONTEND_RANGES) |
+		bit(s.PodsIn, bpf.LayoutFrontendFlagFRONTEND_PODS_IN) |
+		bit(s.PodsOut, bpf.LayoutFrontendFlagFRONTEND_PODS_OUT) |
 		bit(s.NodePort, bpf.LayoutFrontendFlagFRONTEND_NODE_PORT) |
 		bit(s.Packet, bpf.LayoutFrontendFlagFRONTEND_PACKET) |
 		bit(s.HasEndpoints, bpf.LayoutFrontendFlagFRONTEND_ENDPOINTS)
@@ -93,6 +95,8 @@ func fromFrontend(v *bpf.LayoutFrontend) Service {
 		ExternalLocal: flags&bpf.LayoutFrontendFlagFRONTEND_LOCAL != 0,
 		InternalLocal: flags&bpf.LayoutFrontendFlagFRONTEND_INTERNAL_LOCAL != 0,
 		Restricted:    flags&bpf.LayoutFrontendFlagFRONTEND_RANGES != 0,
+		PodsIn:        flags&bpf.LayoutFrontendFlagFRONTEND_PODS_IN != 0,
+		PodsOut:       flags&bpf.LayoutFrontendFlagFRONTEND_PODS_OUT != 0,
 		NodePort:      flags&bpf.LayoutFrontendFlagFRONTEND_NODE_PORT != 0,
 		Packet:        flags&bpf.LayoutFrontendFlagFRONTEND_PACKET != 0,
 		HasEndpoints:  flags&bpf.LayoutFrontendFlagFRONTEND_ENDPOINTS != 0,

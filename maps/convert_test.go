@@ -167,6 +167,7 @@ func FuzzFrontendsComeBackAsTheyWentIn(f *testing.F) {
 		}
 		svc := Service{ServicePort: ServicePortID(a ^ b), ExternalLocal: flags&1 != 0,
 			InternalLocal: flags&2 != 0, Restricted: flags&4 != 0, HasEndpoints: flags&8 != 0,
+			PodsIn: flags&16 != 0, PodsOut: flags&32 != 0, NodePort: flags&64 != 0, Packet: flags&128 != 0,
 			Affinity: time.Duration(a) * time.Second,
 			Cluster:  Table{Offset: a, Length: b}, Local: Table{Offset: b, Length: ^a}}
 		value := toFrontend(svc)

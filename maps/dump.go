@@ -87,6 +87,12 @@ func (s Service) extras() string {
 	if s.Restricted {
 		out += " restricted"
 	}
+	if s.PodsIn {
+		out += " pods-in"
+	}
+	if s.PodsOut {
+		out += " pods-out"
+	}
 	if s.Packet {
 		out += " packet"
 	}

@@ -76,6 +76,9 @@ type Service struct {
 	InternalLocal bool
 	// Restricted lets only clients in a source range of the service port in.
 	Restricted bool
+	// PodsIn says of a restricted frontend that all pods are in its source ranges,
+	// PodsOut that none is. Neither: it depends on the pod, or pods have no ranges.
+	PodsIn, PodsOut bool
 	// NodePort: the frontend is one.
 	NodePort bool
 	// Packet: sockets of pods leave the frontend to programs on their links.

@@ -164,6 +164,9 @@ func (b *portBuilder) fill(w wanted) {
 	for _, f := range w.external {
 		v := b.service(w, f)
 		v.ExternalLocal, v.Restricted = w.choice.ExternalLocal, w.restricted(f.Addr)
+		if v.Restricted {
+			v.PodsIn, v.PodsOut = w.admitsPods(b.in.PodCIDRs, f.Addr.Is4())
+		}
 		v.NodePort = w.isNodePort(f, b.in.nodePortAddrs())
 		v.Cluster = b.table(w, false, f.Addr)
 		if v.ExternalLocal {

@@ -39,6 +39,8 @@ type Input struct {
 	// NodePortsAnywhere: each node port has a frontend for any address of the node
 	// as well, which only sockets of this node ask for.
 	NodePortsAnywhere bool
+	// PodCIDRs are the ranges by which pods are known; none: they are not.
+	PodCIDRs []netip.Prefix
 	// Live returns the number of live flows of an index, negative if that is
 	// not known. Nil knows nothing: then no index is reused.
 	Live func(maps.BackendID) int

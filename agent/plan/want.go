@@ -95,6 +95,22 @@ func sourceRanges(svc *service.Service) map[netip.Prefix]struct{} {
 	return all
 }
 
+// admitsPods tells whether all pods, or none, are in the source ranges of one
+// family. If pods are in no known ranges, or some in and some not, neither.
+func (w wanted) admitsPods(pods []netip.Prefix, v4 bool) (all, none bool) {
+	pods = slices.DeleteFunc(slices.Clone(pods), func(p netip.Prefix) bool { return p.Addr().Is4() != v4 })
+	all, none = len(pods) > 0, len(pods) > 0
+	for _, p := range pods {
+		in, touched := false, false
+		for r := range w.ranges {
+			in = in || r.Bits() <= p.Bits() && r.Contains(p.Addr())
+			touched = touched || r.Overlaps(p)
+		}
+		all, none = all && in, none && !touched
+	}
+	return all, none
+}
+
 // frontends returns what clients dial to reach p. Addresses of a family in
 // which the service has no ClusterIP do not count: the API does not serve it.
 func frontends(svc *service.Service, p service.Port, nodeAddrs []netip.Addr) (internal, external []maps.Frontend) {

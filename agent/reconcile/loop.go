@@ -232,7 +232,7 @@ func (l *Loop) syncServices(ch service.Changes, r *Report) {
 	p, failed := l.planner.Plan(time.Now(), plan.Input{
 		Services: ch.Services, NodeName: l.cfg.NodeName, Zone: l.node.Zone,
 		NodePortAddrs: l.cfg.NodePorts.Of(l.node.Addrs), NodePortsAnywhere: l.cfg.NodePortsAnywhere,
-		Live: l.parts.Live, Full: l.full,
+		PodCIDRs: l.podCIDRs(), Live: l.parts.Live, Full: l.full,
 	})
 	r.Planned = time.Now()
 	result := apply.Apply(p, l.parts.Maps)
@@ -297,15 +297,17 @@ func (l *Loop) later(ch service.Changes, failed map[service.Name]error) error {
 	return joined(retry)
 }
 
-// adopt takes over what the node's object says and reports whether its addresses
-// or its zone changed: then the next plan has to be about everything, node ports
-// are on them and hints are for it.
+// adopt takes over what the node's object says and reports whether its addresses,
+// its zone or its pods' ranges changed: then the next plan has to be about
+// everything, node ports, hints and source ranges depend on them.
 func (l *Loop) adopt(n service.Node) bool {
 	if len(l.cfg.NodeAddrs) > 0 {
 		n.Addrs = l.cfg.NodeAddrs
 	}
+	before := l.podCIDRs()
 	changed := !slices.Equal(l.node.Addrs, n.Addrs) || l.node.Zone != n.Zone
 	l.node = n
+	changed = changed || !slices.Equal(before, l.podCIDRs())
 	l.parts.Health.Node(n)
 	return changed
 }
@@ -335,12 +337,20 @@ func (l *Loop) setRuntime() error {
 	return l.parts.Runtime.Put(want)
 }
 
-// setPodCIDRs writes by which ranges pods are known.
+// podCIDRs returns by which ranges pods are known.
+func (l *Loop) podCIDRs() []netip.Prefix {
+	if l.cfg.PodCIDRs == nil {
+		return nil
+	}
+	return l.cfg.PodCIDRs(l.node)
+}
+
+// setPodCIDRs writes them.
 func (l *Loop) setPodCIDRs() error {
 	if l.cfg.PodCIDRs == nil {
 		return nil
 	}
-	return setCIDRs(l.parts.PodCIDRs, l.cfg.PodCIDRs(l.node))
+	return setCIDRs(l.parts.PodCIDRs, l.podCIDRs())
 }
 
 // attach brings programs onto the uplinks there are now.

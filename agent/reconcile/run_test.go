@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -46,6 +47,7 @@ func run(t *testing.T, cfg Config) *running {
 	r.runtime = &runtimeValues{RuntimeValues: r.fake.Runtime()}
 	r.Loop = newTestLoop(t, r.fake, r.store)
 	r.cfg.NodeAddrs, r.cfg.NodePorts, r.cfg.MinInterval = cfg.NodeAddrs, cfg.NodePorts, cfg.MinInterval
+	r.cfg.PodCIDRs, r.parts.PodCIDRs = cfg.PodCIDRs, r.fake.PodCIDRs()
 	r.parts.Health, r.parts.Runtime, r.parts.Attach = r.health, r.runtime, r.attachTo
 	r.parts.Log = slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -187,6 +189,54 @@ func TestAnotherZoneIsReasonToChooseAgainForAllServices(t *testing.T) {
 			if diff := cmp.Diff(tc.want, r.candidates("10.96.0.1"), compareAddrs); diff != "" {
 				t.Errorf("zone %q: candidates (-want +got):\n%s", tc.zone, diff)
 			}
+		}
+	})
+}
+
+// Sockets are told of pods what their ranges have in common with source ranges.
+func TestSourceRangesAreComparedWithWherePodsAre(t *testing.T) {
+	const in, out = "10.0.0.0/8 fd00::/8", "192.0.2.0/24 2001:db8::/32"
+	synctest.Test(t, func(t *testing.T) {
+		r := run(t, Config{PodCIDRs: func(n service.Node) []netip.Prefix { return n.PodCIDRs }})
+		for _, tc := range []struct {
+			name, pods, ranges string
+			in4, out4          bool
+			in6, out6          bool
+		}{
+			{"no pods", "", in, false, false, false, false},
+			{"all in one", "10.244.1.0/24 fd00:244::/64", in, true, false, true, false},
+			{"the very range", "10.0.0.0/8 fd00::/8", in, true, false, true, false},
+			{"none", "10.244.1.0/24 fd00:244::/64", out, false, true, false, true},
+			{"families differ", "10.244.1.0/24 fd00:244::/64", "10.0.0.0/8 2001:db8::/32", true, false, false, true},
+			{"one family", "fd00:244::/64", in, false, false, true, false},
+			{"some pods", "10.244.1.0/24 172.16.0.0/12", in, false, false, false, false},
+			{"a part of the pods", "10.0.0.0/7 fc00::/7", in, false, false, false, false},
+			{"among others", "10.244.1.0/24 fd00:244::/64", out + " " + in, true, false, true, false},
+		} {
+			r.store.PutNode(service.Node{Name: "n1", PodCIDRs: prefixes(strings.Fields(tc.pods)...)})
+			r.store.PutService(&service.Service{
+				Name: service.Name{Namespace: "shop", Name: "a"}, ClusterIPs: addrs("10.96.0.1", "fd00:96::1"),
+				LoadBalancerIPs: addrs("203.0.113.1", "2001:db8:113::1"), LoadBalancerSourceRanges: prefixes(strings.Fields(tc.ranges)...),
+				ExternalIPs: addrs("203.0.113.2"),
+				Ports:       []service.Port{{PortKey: service.PortKey{Proto: service.TCP}, Port: 80}},
+			})
+			pass(time.Second)
+			for addr, want := range map[string][3]bool{
+				"203.0.113.1": {true, tc.in4, tc.out4}, "2001:db8:113::1": {true, tc.in6, tc.out6},
+				"203.0.113.2": {}, "10.96.0.1": {},
+			} {
+				s := frontends(t, r.fake)[maps.Frontend{Addr: netip.MustParseAddr(addr), Port: 80, Proto: maps.TCP}]
+				if got := [3]bool{s.Restricted, s.PodsIn, s.PodsOut}; got != want {
+					t.Errorf("%s: %s is restricted, pods in, pods out %v, want %v", tc.name, addr, got, want)
+				}
+			}
+		}
+		// The pods' ranges alone change.
+		r.store.PutNode(service.Node{Name: "n1", PodCIDRs: prefixes("172.16.0.0/12")})
+		pass(time.Second)
+		s := frontends(t, r.fake)[maps.Frontend{Addr: netip.MustParseAddr("203.0.113.1"), Port: 80, Proto: maps.TCP}]
+		if s.PodsIn || !s.PodsOut {
+			t.Errorf("pods have moved out of the ranges, but the frontend is %+v", s)
 		}
 	})
 }

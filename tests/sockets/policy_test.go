@@ -121,15 +121,28 @@ func TestWithoutAffinityConnectionsAreSpread(t *testing.T) {
 	}
 }
 
+// restrict makes the load balancer's address that of these clients only.
+func (w *world) restrict(ranges string) {
+	w.write("web.yaml", strings.Replace(webService(), "type: LoadBalancer", "type: LoadBalancer\n  loadBalancerSourceRanges: ["+ranges+"]", 1))
+}
+
 func TestSourceRangesLetTheNodeInByItsAddress(t *testing.T) {
 	w := newWorld(t)
 	vip, _ := lab.DefaultVIPs()
 	at := netip.AddrPortFrom(vip, httpPort).String()
-	ranges := func(list string) {
-		w.write("web.yaml", strings.Replace(webService(), "type: LoadBalancer", "type: LoadBalancer\n  loadBalancerSourceRanges: ["+list+"]", 1))
-	}
-	ranges("203.0.113.0/24")
+	w.restrict("203.0.113.0/24")
 	w.refuses(w.node.NS, "tcp", at, unix.EHOSTUNREACH)
-	ranges(w.node.Addr4.String() + "/32")
+	w.restrict(w.node.Addr4.String() + "/32")
 	w.reaches(w.node.NS, "tcp", at, "web-1", "web-2", "web-3")
+}
+
+// The address of a pod is not known yet when it dials, but where pods are is.
+func TestSourceRangesLetPodsInOrOutByTheirCommonRange(t *testing.T) {
+	w := newWorld(t, "--cluster-cidr", "10.244.0.0/16")
+	vip, _ := lab.DefaultVIPs()
+	at := netip.AddrPortFrom(vip, httpPort).String()
+	w.restrict("203.0.113.0/24")
+	w.refuses(w.client.NS, "tcp", at, unix.EHOSTUNREACH)
+	w.restrict("203.0.113.0/24, 10.0.0.0/8")
+	w.reaches(w.client.NS, "tcp", at, "web-1", "web-2", "web-3")
 }
