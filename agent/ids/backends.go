@@ -23,8 +23,6 @@ type Lease struct {
 	// Reused means that the index belonged to the backend Previous.
 	Reused   bool
 	Previous BackendKey
-
-	before holder
 }
 
 // holder is the backend an index belongs to.
@@ -134,7 +132,7 @@ func (b *Backends) takeGone() (Lease, bool) {
 		b.gone = b.gone[1:]
 		return Lease{
 			ID: id, Generation: following(before.generation),
-			Reused: true, Previous: before.key, before: before,
+			Reused: true, Previous: before.key,
 		}, true
 	}
 	return Lease{}, false
@@ -146,19 +144,6 @@ func following(g uint32) uint32 {
 		return g
 	}
 	return 1
-}
-
-// Return undoes the Take that gave l, as if it had never been. Nothing may
-// have been written for it.
-func (b *Backends) Return(l Lease) {
-	delete(b.living, b.holders[l.ID].key)
-	if !l.Reused {
-		delete(b.holders, l.ID)
-		b.unused.give(uint32(l.ID))
-		return
-	}
-	b.holders[l.ID] = l.before
-	b.queue(l.ID)
 }
 
 // Retire declares the backend on id gone since the time given: it is not found

@@ -156,26 +156,6 @@ func TestAGenerationIsNeverZero(t *testing.T) {
 	wantLease(t, take(t, b, key(1, 1)), 0, 1)
 }
 
-func TestAReturnedLeaseWasNeverTaken(t *testing.T) {
-	b := NewBackends(2, grace, nil)
-	take(t, b, key(1, 1))
-	unused := take(t, b, key(1, 2))
-	b.Return(unused)
-	if _, _, ok := b.Lookup(key(1, 2)); ok {
-		t.Error("the backend of a returned lease is found")
-	}
-	wantLease(t, take(t, b, key(1, 3)), unused.ID, 1)
-
-	b.Retire(0, start)
-	b.Begin(start.Add(grace), noFlows)
-	reused := take(t, b, key(1, 4))
-	b.Return(reused)
-	if since, ok := b.GoneSince(0, 1); !ok || !since.Equal(start) {
-		t.Errorf("gone since %v, %v; want %v as before the lease", since, ok, start)
-	}
-	wantLease(t, take(t, b, key(1, 5)), reused.ID, reused.Generation)
-}
-
 func TestGoneSinceIsKnownOfThatGenerationOnly(t *testing.T) {
 	b := NewBackends(4, grace, map[maps.BackendID]maps.Backend{3: backend(key(1, 3), maps.Gone, 5)})
 	take(t, b, key(1, 1))

@@ -85,9 +85,6 @@ func (r *Regions) Used() uint32 {
 	return r.capacity - uint32(free)
 }
 
-// Return gives back a region that was taken but never written or pointed at.
-func (r *Regions) Return(t maps.Table) { r.insert(t) }
-
 // Release gives back a region that readers may still see until the time given.
 func (r *Regions) Release(t maps.Table, until time.Time) {
 	r.held = append(r.held, Held{Table: t, Until: until})

@@ -13,7 +13,7 @@ import (
 )
 
 // builder takes the numbers a service needs. Until commit it changes nothing
-// but the books of package ids, and undo puts those back.
+// but the books of package ids.
 type builder struct {
 	*round
 	name      service.Name
@@ -24,7 +24,6 @@ type builder struct {
 	noIndex   bool    // no index is left for another backend
 	claimed   map[maps.Frontend]struct{}
 	newRanges int
-	undos     []func()
 	// unheld are the service ports of the backends whose indexes were reused.
 	unheld []maps.ServicePortID
 }
@@ -52,15 +51,8 @@ func (b *builder) commit() {
 	b.round.commit(b.name, b.next, b.writes)
 }
 
-// undo gives back everything that was taken, last first.
-func (b *builder) undo() {
-	for _, f := range slices.Backward(b.undos) {
-		f()
-	}
-}
-
 // build fills next. A port without a frontend of its own has no entries.
-func (b *builder) build(ws []wanted) error {
+func (b *builder) build(ws []wanted) {
 	for i, w := range ws {
 		ws[i].internal, ws[i].external = b.claim(w.internal), b.claim(w.external)
 	}
@@ -70,7 +62,6 @@ func (b *builder) build(ws []wanted) error {
 			b.port(w)
 		}
 	}
-	return nil
 }
 
 // claim returns those of fs that nobody else has.
@@ -121,12 +112,7 @@ func (b *builder) portID(name maps.ServicePort) (maps.ServicePortID, error) {
 	if id, ok := b.portIDs.Lookup(name); ok {
 		return id, nil
 	}
-	id, err := b.portIDs.Take(name)
-	if err != nil {
-		return 0, err
-	}
-	b.undos = append(b.undos, func() { b.portIDs.Release(id) })
-	return id, nil
+	return b.portIDs.Take(name)
 }
 
 // portBuilder fills one service port.
@@ -259,10 +245,6 @@ func (b *portBuilder) take(e service.Endpoint) (ids.Lease, error) {
 	if lease.Reused {
 		b.unheld = append(b.unheld, lease.Previous.Port)
 	}
-	b.undos = append(b.undos, func() {
-		b.portIDs.Unhold(b.id)
-		b.backendIDs.Return(lease)
-	})
 	return lease, nil
 }
 
@@ -290,7 +272,6 @@ func (b *portBuilder) region(members []maps.BackendID) maps.Table {
 
 // write fills at, which was just taken.
 func (b *portBuilder) write(at maps.Table, members []maps.BackendID) maps.Table {
-	b.undos = append(b.undos, func() { b.regions.Return(at) })
 	b.port.regions = append(b.port.regions, table{at: at, members: members})
 	b.writes = append(b.writes, TableWrite{Service: b.name, Table: at, Slots: b.slots(members, at.Length)})
 	return at

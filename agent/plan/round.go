@@ -18,7 +18,6 @@ type round struct {
 	in       Input
 	journal  journal
 	failures map[service.Name]error
-	stuck    map[service.Name]struct{}     // do not fit, keep what they have
 	views    map[service.Name]service.View // still to be planned
 	queue    []service.Name                // their names, sorted
 }
@@ -27,7 +26,6 @@ func newRound(p *Planner, in Input) *round {
 	r := &round{
 		Planner: p, in: in, journal: newJournal(),
 		failures: make(map[service.Name]error),
-		stuck:    make(map[service.Name]struct{}),
 		views:    make(map[service.Name]service.View, len(in.Services)),
 	}
 	for _, v := range in.Services {
@@ -75,17 +73,12 @@ func (r *round) next() (service.Name, bool) {
 	return name, true
 }
 
-// plan plans one service: first everything that can fail, then the rest.
+// plan plans one service.
 func (r *round) plan(name service.Name) {
 	view := r.views[name]
 	delete(r.views, name)
 	b := newBuilder(r, name)
-	if err := b.build(want(view, r.in)); err != nil {
-		b.undo()
-		r.stuck[name] = struct{}{}
-		r.failures[name] = err
-		return
-	}
+	b.build(want(view, r.in))
 	delete(r.failures, name)
 	if lacks := slices.Concat(b.conflicts, b.short); len(lacks) > 0 {
 		r.failures[name] = errors.Join(lacks...)
@@ -106,8 +99,7 @@ func (r *round) wake(free []maps.Frontend) {
 }
 
 func (r *round) requeue(name service.Name) {
-	_, stuck := r.stuck[name]
-	if _, queued := r.views[name]; queued || stuck {
+	if _, queued := r.views[name]; queued {
 		return
 	}
 	r.views[name] = *r.services[name].view
