@@ -17,7 +17,11 @@ static __always_inline __u32 crc32c_multiply(__u32 a, __u32 b)
 	for (int i = 0; i < 32; i++) {
 		product ^= b & -(a >> 31);
 		a <<= 1;
-		b = (b >> 1) ^ (CRC32C_POLYNOMIAL & -(b & 1));
+		__u32 odd = b & 1;
+
+		/* A mask in its place makes newer verifiers follow both values of each bit. */
+		barrier_var(odd);
+		b = (b >> 1) ^ (CRC32C_POLYNOMIAL * odd);
 	}
 	return product;
 }
