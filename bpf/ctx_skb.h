@@ -91,6 +91,12 @@ static __always_inline long tc_fix_sctp(struct __sk_buff *skb, const struct pack
 	return change ? tc_sctp_check(skb, p->l4_off + SCTP_CHECK, change, f->csum_port) : 0;
 }
 
+/* Layer 3 bytes of all. */
+static __always_inline __u32 tc_len(const struct __sk_buff *skb, const struct packet *p)
+{
+	return p->len == LEN_MOST ? skb->len - p->l3_off : p->len;
+}
+
 /* Layer 3 bytes of one packet on the wire, also where the skb stands for several. */
 static __always_inline __u32 tc_wire_len(const struct __sk_buff *skb, const struct packet *p)
 {
@@ -101,6 +107,9 @@ static __always_inline __u32 tc_wire_len(const struct __sk_buff *skb, const stru
 	/* Cut where its sender has put the pieces together: none is larger than its route takes. */
 	if (skb->gso_size == GSO_BY_FRAGS)
 		return header;
+	/* BIG TCP has a header between IPv6 and TCP that is left out when it is cut. */
+	if (tc_len(skb, p) > LEN_MOST && !p->seg.v4)
+		header = sizeof(struct ipv6_hdr);
 	if (p->seg.key.proto == IPPROTO_TCP)
 		header += p->tcp_header;
 	else
@@ -275,7 +284,7 @@ static __always_inline int tc_translate(struct __sk_buff *skb, struct packet *p,
 		if (!r.fib)
 			fib_write_eth(p, f);
 	}
-	count_packet(o, *v, p->len);
+	count_packet(o, *v, tc_len(skb, p));
 	if (tc_rewrite(skb, p, f, routed)) {
 		*v = VERDICT_REWRITE_FAILED;
 		return TC_DROP;
@@ -310,8 +319,8 @@ static __always_inline enum verdict tc_parse(struct __sk_buff *skb, enum hook ho
 	}
 	data_end = (void *)(long)skb->data_end;
 	data = (void *)(long)skb->data;
-	return bare ? parse_bare(data, data_end, skb->protocol, p)
-		    : parse_packet(data, data_end, p);
+	return bare ? parse_bare(data, data_end, skb->len, skb->protocol, p)
+		    : parse_packet(data, data_end, skb->len, p);
 }
 
 /*

@@ -12,6 +12,7 @@
 
 #define MAX_VLANS    2
 #define MAX_IPV6_EXT 4
+#define LEN_MOST     0xffff /* a header can say */
 
 /* What flows and frontends need of a packet: no pointers, so that it can be passed to any function.
  */
@@ -33,7 +34,7 @@ struct packet {
 	void *end;
 	__u16 l3_off; /* from the start of the frame */
 	__u16 l4_off;
-	__u16 len;       /* bytes from l3 on, as the header says */
+	__u16 len;       /* bytes from l3 on; LEN_MOST: that, or more */
 	__u16 vlans;     /* tags in the frame */
 	__u8 tcp_header; /* TCP: bytes of its header */
 };
@@ -147,8 +148,21 @@ static __always_inline enum verdict parse_other(struct packet *p, __u8 proto)
 	return VERDICT_NOT_L4;
 }
 
+/*
+ * A header has 16 bits for the length, and says 0 where the kernel has put more
+ * than that together (BIG TCP). whole: the frame's length; 0 if that cannot be.
+ */
+static __always_inline bool parse_big(struct packet *p, __be16 len, __u32 whole)
+{
+	if (len || whole <= LEN_MOST)
+		return false;
+	p->len = LEN_MOST;
+	return true;
+}
+
 /* first: take the first fragment of a datagram for a packet. */
-static __always_inline enum verdict parse_ipv4(struct packet *p, void *data_end, bool first)
+static __always_inline enum verdict parse_ipv4(struct packet *p, void *data_end, __u32 whole,
+					       bool first)
 {
 	struct ipv4_hdr *ip = p->l3;
 	__u32 header;
@@ -157,7 +171,9 @@ static __always_inline enum verdict parse_ipv4(struct packet *p, void *data_end,
 		return VERDICT_MALFORMED;
 	header = (ip->version_ihl & 0x0f) * 4;
 	p->len = bpf_ntohs(ip->len);
-	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || p->len < header)
+	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip))
+		return VERDICT_MALFORMED;
+	if (p->len < header && !parse_big(p, ip->len, whole))
 		return VERDICT_MALFORMED;
 	if (!proto_balanced(ip->proto))
 		return parse_other(p, ip->proto);
@@ -172,7 +188,8 @@ static __always_inline enum verdict parse_ipv4(struct packet *p, void *data_end,
 	return parse_l4(p, data_end);
 }
 
-static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end, bool first)
+static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end, __u32 whole,
+					       bool first)
 {
 	struct ipv6_hdr *ip = p->l3;
 	__u32 header = sizeof(*ip);
@@ -182,11 +199,12 @@ static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end,
 	if ((void *)(ip + 1) > data_end)
 		return VERDICT_MALFORMED;
 	total = bpf_ntohs(ip->len) + sizeof(*ip);
-	if ((*(__u8 *)ip) >> 4 != 6 || total > 0xffff)
+	if ((*(__u8 *)ip) >> 4 != 6)
 		return VERDICT_MALFORMED;
 	if (addr_v4_mapped(ip->src) || addr_v4_mapped(ip->dst))
 		return VERDICT_MALFORMED;
-	p->len = total;
+	if (!parse_big(p, ip->len, whole))
+		p->len = total < LEN_MOST ? total : LEN_MOST;
 	next = ip->next;
 	for (int i = 0; i < MAX_IPV6_EXT; i++) {
 		struct ipv6_ext *ext = p->l3 + header;
@@ -217,7 +235,7 @@ static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end,
 		return VERDICT_EXT_HEADERS;
 	if (!proto_balanced(next))
 		return parse_other(p, next);
-	if (header > total)
+	if (header > p->len)
 		return VERDICT_MALFORMED;
 	header = verifier_forget(header, 0x3fff, ip->flow);
 	p->seg.v4 = 0;
@@ -230,8 +248,9 @@ static __always_inline enum verdict parse_ipv6(struct packet *p, void *data_end,
 }
 
 /* proto: what the packet is from offset off on. */
-static __always_inline enum verdict parse_network(void *data, void *data_end, __u32 off,
-						  __be16 proto, bool first, struct packet *p)
+static __always_inline enum verdict parse_network(void *data, void *data_end, __u32 whole,
+						  __u32 off, __be16 proto, bool first,
+						  struct packet *p)
 {
 	p->l3_off = off;
 	p->l3 = data + off;
@@ -239,14 +258,15 @@ static __always_inline enum verdict parse_network(void *data, void *data_end, __
 	p->tcp_header = 0;
 	__builtin_memset(&p->seg, 0, sizeof(p->seg));
 	if (proto == bpf_htons(ETH_P_IP))
-		return parse_ipv4(p, data_end, first);
+		return parse_ipv4(p, data_end, whole, first);
 	if (proto == bpf_htons(ETH_P_IPV6))
-		return parse_ipv6(p, data_end, first);
+		return parse_ipv6(p, data_end, whole, first);
 	return VERDICT_NOT_IP;
 }
 
 /* VERDICT_NONE: p is complete. Anything else: pass the packet untouched. */
-static __always_inline enum verdict parse_packet(void *data, void *data_end, struct packet *p)
+static __always_inline enum verdict parse_packet(void *data, void *data_end, __u32 whole,
+						 struct packet *p)
 {
 	struct eth_hdr *eth = data;
 	__u32 off = sizeof(*eth);
@@ -269,16 +289,16 @@ static __always_inline enum verdict parse_packet(void *data, void *data_end, str
 	}
 	off = verifier_forget(off, 31, *(__u32 *)data);
 	p->vlans = (off - sizeof(*eth)) / sizeof(struct vlan_hdr);
-	return parse_network(data, data_end, off, proto, false, p);
+	return parse_network(data, data_end, whole, off, proto, false, p);
 }
 
 /* The same where the packet begins with its IP header. */
-static __always_inline enum verdict parse_bare(void *data, void *data_end, __be16 proto,
-					       struct packet *p)
+static __always_inline enum verdict parse_bare(void *data, void *data_end, __u32 whole,
+					       __be16 proto, struct packet *p)
 {
 	p->l2 = NULL;
 	p->vlans = 0;
-	return parse_network(data, data_end, 0, proto, false, p);
+	return parse_network(data, data_end, whole, 0, proto, false, p);
 }
 
 /* What was found to be a fragment before, as a packet: it is the first one. */
@@ -291,7 +311,7 @@ static __always_inline enum verdict parse_first(void *data, void *data_end, stru
 	if (data + sizeof(struct eth_hdr) > data_end || (void *)(version + 1) > data_end)
 		return VERDICT_MALFORMED;
 	p->l2 = off ? data : NULL;
-	return parse_network(data, data_end, off,
+	return parse_network(data, data_end, 0, off,
 			     bpf_htons(*version >> 4 == 4 ? ETH_P_IP : ETH_P_IPV6), true, p);
 }
 

@@ -15,7 +15,7 @@ static __always_inline int pod_translate(struct __sk_buff *skb, struct packet *p
 {
 	bool hairpin = o->flow->flags & FLOW_HAIRPIN;
 
-	count_packet(o, *v, p->len);
+	count_packet(o, *v, tc_len(skb, p));
 	if (hairpin) {
 		*v = o->flow->flags & FLOW_REVERSE ? VERDICT_REPLY_HAIRPIN : VERDICT_HAIRPIN;
 		if (p->l2) /* there is one on all such devices */

@@ -154,7 +154,7 @@ int ebb_xdp(struct xdp_md *ctx)
 	enum verdict v;
 
 	core_init(&o);
-	v = parse_packet(data, data_end, &p);
+	v = parse_packet(data, data_end, 0, &p);
 	if (v == VERDICT_NONE) {
 		v = core_ingress(&p, &o, HOOK_XDP);
 		if (core_translates(&o, v))

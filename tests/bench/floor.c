@@ -120,8 +120,8 @@ int floor_parse(struct xdp_md *ctx)
 {
 	struct packet p;
 
-	return parse_packet((void *)(long)ctx->data, (void *)(long)ctx->data_end, &p) ? XDP_DROP
-										      : XDP_PASS;
+	return parse_packet((void *)(long)ctx->data, (void *)(long)ctx->data_end, 0, &p) ? XDP_DROP
+											 : XDP_PASS;
 }
 
 /* What a packet must cost that is not for a service: two misses. */
@@ -130,7 +130,7 @@ int floor_two_misses(struct xdp_md *ctx)
 {
 	struct packet p;
 
-	if (parse_packet((void *)(long)ctx->data, (void *)(long)ctx->data_end, &p))
+	if (parse_packet((void *)(long)ctx->data, (void *)(long)ctx->data_end, 0, &p))
 		return XDP_DROP;
 	if (bpf_map_lookup_elem(&ideal16, &p.seg.key) || frontend_lookup(&p.seg.key))
 		return XDP_DROP;
@@ -163,7 +163,7 @@ int floor_ideal4(struct xdp_md *ctx)
 	struct flow *f;
 	struct key4 k = {};
 
-	if (parse_packet((void *)(long)ctx->data, (void *)(long)ctx->data_end, &p) || !p.seg.v4)
+	if (parse_packet((void *)(long)ctx->data, (void *)(long)ctx->data_end, 0, &p) || !p.seg.v4)
 		return XDP_DROP;
 	k.src = p.seg.key.src.w[3];
 	k.dst = p.seg.key.dst.w[3];
@@ -181,7 +181,7 @@ int floor_ideal16(struct xdp_md *ctx)
 	struct packet p;
 	struct flow *f;
 
-	if (parse_packet((void *)(long)ctx->data, (void *)(long)ctx->data_end, &p))
+	if (parse_packet((void *)(long)ctx->data, (void *)(long)ctx->data_end, 0, &p))
 		return XDP_DROP;
 	f = bpf_map_lookup_elem(&ideal16, &p.seg.key);
 	return f ? ideal_send(&p, f) : XDP_DROP;
@@ -194,7 +194,7 @@ int floor_ideal_new(struct xdp_md *ctx)
 	struct half_flow h = {};
 	struct packet p;
 
-	if (parse_packet((void *)(long)ctx->data, (void *)(long)ctx->data_end, &p))
+	if (parse_packet((void *)(long)ctx->data, (void *)(long)ctx->data_end, 0, &p))
 		return XDP_DROP;
 	if (bpf_map_lookup_elem(&ideal_new, &p.seg.key))
 		return XDP_DROP;

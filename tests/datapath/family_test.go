@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"testing"
 
@@ -33,4 +34,23 @@ func TestIPv6WithMappedAddressesDoesNotReachIPv4(t *testing.T) {
 
 func mapped(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
+}
+
+// With its header an IPv6 packet may be longer than 65535 bytes (RFC 8200, 3: the
+// header is not counted).
+func TestAnIPv6PayloadMayBeAsLongAsItsHeaderCanSay(t *testing.T) {
+	r := rig.New(t, rig.Config{})
+	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+		if f.node.Is4() || !local {
+			return
+		}
+		c := newConversation(t, r, hook, f, proto, local).serve()
+		c.begin()
+		in := c.spec(f.client, f.vip, packet.ACK, "x")
+		b := frame(t, in)
+		binary.BigEndian.PutUint16(b[in.L3()+4:], 0xffff)
+		if got := send(t, r, hook, b, rig.Context{}); got.Verdict != maps.VerdictToLocal {
+			t.Errorf("verdict %s, want %s", got.Verdict, maps.VerdictToLocal)
+		}
+	})
 }

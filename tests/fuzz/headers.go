@@ -133,10 +133,7 @@ func (p *headers) ipv6(ip []byte) (proto byte, v maps.Verdict) {
 	if len(ip) < ipv6Len || ip[0]>>4 != 6 {
 		return 0, maps.VerdictMalformed
 	}
-	p.total = ipv6Len + int(binary.BigEndian.Uint16(ip[4:]))
-	if p.total > 0xffff {
-		return 0, maps.VerdictMalformed // more than lengths are counted in
-	}
+	p.total = min(ipv6Len+int(binary.BigEndian.Uint16(ip[4:])), 0xffff) // more is not counted
 	p.addresses(ip[8:24], ip[24:40])
 	if p.key.Src.Addr().Is4In6() || p.key.Dst.Addr().Is4In6() {
 		return 0, maps.VerdictMalformed // in maps these are IPv4
