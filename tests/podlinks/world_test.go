@@ -20,7 +20,10 @@ const (
 	bpffs     = lab.BPFFS + "/ebb"
 	healthURL = "http://127.0.0.1:10256/healthz"
 	// patience bounds everything that is waited for.
-	patience  = 30 * time.Second
+	patience = 30 * time.Second
+	// loading bounds how long an agent takes to load its programs, also where the
+	// machine is emulated.
+	loading   = 2 * time.Minute
 	lookEvery = 10 * time.Millisecond
 )
 
@@ -105,7 +108,7 @@ func (w *world) startAgent(n *lab.Node) {
 // awaitReady waits until the agent says that all is in the kernel.
 func (w *world) awaitReady(n *lab.Node) {
 	w.Helper()
-	w.await("the agent on "+n.Name(), w.agents[n], func() error {
+	w.awaitWithin(loading, "the agent on "+n.Name(), w.agents[n], func() error {
 		_, err := w.get(n.NS, healthURL)
 		return err
 	})
@@ -159,7 +162,12 @@ func (w *world) start(ns *lab.NS, args ...string) *process {
 // await tries until there is no error, at most as long as patience, and p runs.
 func (w *world) await(what string, p *process, try func() error) {
 	w.Helper()
-	deadline := time.After(patience)
+	w.awaitWithin(patience, what, p, try)
+}
+
+func (w *world) awaitWithin(bound time.Duration, what string, p *process, try func() error) {
+	w.Helper()
+	deadline := time.After(bound)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	err := errors.New("not tried")
