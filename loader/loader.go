@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/ebb-lb/ebb/bpf"
@@ -53,22 +54,31 @@ func load(cfg Config, replacements map[string]*ebpf.Map) (*Programs, error) {
 	}
 	l := objectLoader{vars: cfg.variables(TickShift(hz)), maps: replacements}
 	var p Programs
-	err = l.object("tc", bpf.LoadTC, map[string]**ebpf.Program{
-		programTCIngress: &p.TCIngress,
-		programTCEgress:  &p.TCEgress,
+	// To verify an object takes most of a second of one CPU.
+	var objects errgroup.Group
+	objects.Go(func() error {
+		return l.object("tc", bpf.LoadTC, map[string]**ebpf.Program{
+			programTCIngress: &p.TCIngress,
+			programTCEgress:  &p.TCEgress,
+		})
 	})
-	if err == nil && cfg.XDP != XDPOff {
-		err = l.object("xdp", bpf.LoadXDP, map[string]**ebpf.Program{programXDP: &p.XDP})
-	}
-	if err == nil && cfg.PodLinks {
-		err = l.object("pod", bpf.LoadPod, map[string]**ebpf.Program{
-			programPodIn:  &p.PodIngress,
-			programPodOut: &p.PodEgress,
+	if cfg.XDP != XDPOff {
+		objects.Go(func() error {
+			return l.object("xdp", bpf.LoadXDP, map[string]**ebpf.Program{programXDP: &p.XDP})
 		})
 	}
-	if err == nil && cfg.Sockets {
-		err = l.sockets(&p)
+	if cfg.PodLinks {
+		objects.Go(func() error {
+			return l.object("pod", bpf.LoadPod, map[string]**ebpf.Program{
+				programPodIn:  &p.PodIngress,
+				programPodOut: &p.PodEgress,
+			})
+		})
 	}
+	if cfg.Sockets {
+		objects.Go(func() error { return l.sockets(&p) })
+	}
+	err = objects.Wait()
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -118,7 +128,8 @@ func (p *Programs) program(hook maps.Hook) *ebpf.Program {
 	return nil
 }
 
-// objectLoader loads objects with the same settings and the same maps.
+// objectLoader loads objects with the same settings and the same maps. It is safe for
+// concurrent use.
 type objectLoader struct {
 	vars []variable
 	maps map[string]*ebpf.Map
