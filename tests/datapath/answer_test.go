@@ -19,7 +19,7 @@ func everyTCPCase(t *testing.T, r *rig.Rig, fn func(t *testing.T, hook maps.Hook
 }
 
 func TestASYNSentAgainGoesToTheSameBackendAndPort(t *testing.T) {
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyTCPCase(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
 		c := newConversation(t, r, hook, f, maps.TCP, local).serve()
 		c.forward(packet.SYN, "")
@@ -52,7 +52,7 @@ func otherBackend(a netip.AddrPort) netip.AddrPort {
 // Between two SYNs of a client the table may change, so that two backends
 // answer: the first one gets the connection, the other is not heard.
 func TestOfTwoBackendsThatAnswerTheFirstGetsTheConnection(t *testing.T) {
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyTCPCase(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
 		first := newConversation(t, r, hook, f, maps.TCP, local).serve()
 		first.forward(packet.SYN, "")
@@ -68,7 +68,7 @@ func TestOfTwoBackendsThatAnswerTheFirstGetsTheConnection(t *testing.T) {
 }
 
 func TestABackendThatNeverAnsweredIsForgottenWithTheNextSYN(t *testing.T) {
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyTCPCase(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
 		first := newConversation(t, r, hook, f, maps.TCP, local).serve()
 		first.forward(packet.SYN, "")
@@ -82,7 +82,7 @@ func TestABackendThatNeverAnsweredIsForgottenWithTheNextSYN(t *testing.T) {
 }
 
 func TestTheAnswerOfAnotherBackendCountsOnceTheFirstIsGone(t *testing.T) {
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyTCPCase(t, r, func(t *testing.T, hook maps.Hook, f family, local bool) {
 		c := newConversation(t, r, hook, f, maps.TCP, local)
 		b := rig.Backend(c.backend.String(), local)

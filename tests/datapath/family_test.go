@@ -12,7 +12,7 @@ import (
 
 // In maps an IPv4 address is a v4-mapped one; on the wire the two are different.
 func TestIPv6WithMappedAddressesDoesNotReachIPv4(t *testing.T) {
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		if !f.node.Is4() {
 			return
@@ -39,7 +39,7 @@ func mapped(a netip.AddrPort) netip.AddrPort {
 // With its header an IPv6 packet may be longer than 65535 bytes (RFC 8200, 3: the
 // header is not counted).
 func TestAnIPv6PayloadMayBeAsLongAsItsHeaderCanSay(t *testing.T) {
-	r := rig.New(t, rig.Config{})
+	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		if f.node.Is4() || !local {
 			return

@@ -13,7 +13,7 @@ import (
 func TestASYNFloodLeavesEstablishedFlowsAlone(t *testing.T) {
 	const halfOpen = 256
 	t.Parallel()
-	r := rig.New(t, rig.Config{Sizes: maps.Sizes{HalfOpen: halfOpen}})
+	r := lendWith(t, rig.Config{Sizes: maps.Sizes{HalfOpen: halfOpen}})
 	everyConnection(t, r, func(c *conversation) {
 		if !c.local {
 			return

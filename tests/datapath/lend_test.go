@@ -1,22 +1,37 @@
 package datapath
 
 import (
+	"sync"
 	"testing"
 
 	"github.com/ebb-lb/ebb/tests/rig"
 )
 
-// idle are rigs of the zero Config that no test has at the moment. To load the
-// programs takes the better part of a second, most tests less, so a rig goes
-// from test to test, emptied in between. The last ones end with the process.
-var idle = make(chan *rig.Rig, 16)
+// idle are rigs that no test has at the moment. To load the programs takes the
+// better part of a second, ten where the machine is emulated, and most tests take
+// less; so a rig goes from test to test, emptied in between. They end with the
+// process.
+var idle = struct {
+	sync.Mutex
+	rigs map[rig.Config][]*rig.Rig
+}{rigs: make(map[rig.Config][]*rig.Rig)}
 
-// lend gives t a rig for its own until it ends.
+// lend gives t a rig of the zero Config for its own until it ends.
 func lend(t *testing.T) *rig.Rig {
 	t.Helper()
-	r, err := idleOrNew()
-	if err != nil {
-		t.Fatalf("%+v", err)
+	return lendWith(t, rig.Config{})
+}
+
+// lendWith is lend for another Config. How many answers were given in the last
+// time is not forgotten: a test that counts them wants a new rig.
+func lendWith(t *testing.T, cfg rig.Config) *rig.Rig {
+	t.Helper()
+	r := takeIdle(cfg)
+	if r == nil {
+		var err error
+		if r, err = rig.Open(cfg); err != nil {
+			t.Fatalf("%+v", err)
+		}
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -24,20 +39,21 @@ func lend(t *testing.T) *rig.Rig {
 			return
 		}
 		r.Reset(t)
-		select {
-		case idle <- r:
-		default:
-			_ = r.Close()
-		}
+		idle.Lock()
+		defer idle.Unlock()
+		idle.rigs[cfg] = append(idle.rigs[cfg], r)
 	})
 	return r
 }
 
-func idleOrNew() (*rig.Rig, error) {
-	select {
-	case r := <-idle:
-		return r, nil
-	default:
-		return rig.Open(rig.Config{})
+// takeIdle returns nil if there is none.
+func takeIdle(cfg rig.Config) *rig.Rig {
+	idle.Lock()
+	defer idle.Unlock()
+	free := idle.rigs[cfg]
+	if len(free) == 0 {
+		return nil
 	}
+	idle.rigs[cfg] = free[:len(free)-1]
+	return free[len(free)-1]
 }

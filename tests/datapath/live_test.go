@@ -77,7 +77,7 @@ func TestLiveCountsAreRightAgainOnceAHalfIsRestored(t *testing.T) {
 func TestAFloodOfSYNsIsNotLive(t *testing.T) {
 	t.Parallel()
 	const halfOpen = 256
-	r := rig.New(t, rig.Config{Sizes: maps.Sizes{HalfOpen: halfOpen}})
+	r := lendWith(t, rig.Config{Sizes: maps.Sizes{HalfOpen: halfOpen}})
 	everyConnection(t, r, func(c *conversation) {
 		if !c.local {
 			return
@@ -93,7 +93,7 @@ func TestAFloodOfSYNsIsNotLive(t *testing.T) {
 func TestEvictedFlowsAreNotLive(t *testing.T) {
 	t.Parallel()
 	const room = 256
-	r := rig.New(t, rig.Config{Sizes: maps.Sizes{Flows: room}})
+	r := lendWith(t, rig.Config{Sizes: maps.Sizes{Flows: room}})
 	everyConversation(t, r, maps.UDP, func(c *conversation) {
 		if !c.local {
 			return

@@ -80,7 +80,7 @@ func TestARemoteConnectionNobodyKnowsIsDropped(t *testing.T) {
 
 func TestARemoteConnectionNobodyKnowsPassesIfConfigured(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{PassUnknownFlows: true})
+	r := lendWith(t, rig.Config{PassUnknownFlows: true})
 	unknownRemote(t, r, rig.Pass, maps.VerdictNotService)
 }
 

@@ -245,7 +245,7 @@ func TestOnlyAPodsConnectionToItselfIsNotTakenOverMidway(t *testing.T) {
 func TestAPodHasAnotherPortWhereItsOwnIsTaken(t *testing.T) {
 	t.Parallel()
 	const port = 2000
-	r := rig.New(t, rig.Config{SNATMin: port, SNATMax: port})
+	r := lendWith(t, rig.Config{SNATMin: port, SNATMax: port})
 	everyPodTalk(t, r, func(p podTalk) {
 		p.begin()
 		second := p

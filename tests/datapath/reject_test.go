@@ -91,7 +91,7 @@ func TestAServiceWithoutEndpointsRejects(t *testing.T) {
 	t.Parallel()
 	for name, reset := range map[string]bool{"by ICMP": false, "by RST": true} {
 		t.Run(name, func(t *testing.T) {
-			r := rig.New(t, rig.Config{RejectTCPReset: reset})
+			r := lendWith(t, rig.Config{RejectTCPReset: reset})
 			everyClient(t, r, func(c *conversation) {
 				c.serve().abandon()
 				for name, in := range shapes(c.first()) {
@@ -110,7 +110,7 @@ func TestAServiceWithoutEndpointsRejects(t *testing.T) {
 
 func TestARSTIsNotMadeOfWhatTheKernelDoesNotCut(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{RejectTCPReset: true})
+	r := lendWith(t, rig.Config{RejectTCPReset: true})
 	everyClient(t, r, func(c *conversation) {
 		if c.onXDP() || c.proto != maps.TCP {
 			return
@@ -123,7 +123,7 @@ func TestARSTIsNotMadeOfWhatTheKernelDoesNotCut(t *testing.T) {
 // The same number is acknowledged whatever the segment holds.
 func TestARSTAcknowledgesWhatTookSequenceNumbers(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{RejectTCPReset: true})
+	r := lendWith(t, rig.Config{RejectTCPReset: true})
 	everyClient(t, r, func(c *conversation) {
 		if c.proto != maps.TCP {
 			return
@@ -139,7 +139,7 @@ func TestOtherPortsOfAClusterIPReject(t *testing.T) {
 	t.Parallel()
 	for name, reset := range map[string]bool{"by ICMP": false, "by RST": true} {
 		t.Run(name, func(t *testing.T) {
-			r := rig.New(t, rig.Config{RejectTCPReset: reset})
+			r := lendWith(t, rig.Config{RejectTCPReset: reset})
 			everyClient(t, r, func(c *conversation) {
 				c.serve()
 				own(c.t, c.r, c.f.vip.Addr(), maps.AddressClusterIP)
@@ -238,7 +238,7 @@ func TestOnlyAddressesInTheSpanOfServicesAreAskedFor(t *testing.T) {
 // another, or many.
 func TestWhatMustNotBeAnsweredIsDropped(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{RejectTCPReset: true})
+	r := lendWith(t, rig.Config{RejectTCPReset: true})
 	sources := map[bool][]string{
 		true:  {"0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "239.1.2.3", "255.255.255.255"},
 		false: {"::", "::1", "ff02::1"},

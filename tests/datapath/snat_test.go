@@ -12,7 +12,7 @@ import (
 func TestWithoutAFreeSourcePortAFlowIsRefused(t *testing.T) {
 	const ports = 4
 	t.Parallel()
-	r := rig.New(t, rig.Config{SNATMin: 2000, SNATMax: 2000 + ports - 1})
+	r := lendWith(t, rig.Config{SNATMin: 2000, SNATMax: 2000 + ports - 1})
 	for _, hook := range ingressHooks {
 		for _, f := range families {
 			for _, proto := range protos {
@@ -65,7 +65,7 @@ func opening(proto maps.Proto) packet.Flags {
 func TestClientsWithOnePortReachABackendFromDifferentPorts(t *testing.T) {
 	t.Parallel()
 	const clients = 8
-	r := rig.New(t, rig.Config{SNATMin: 2000, SNATMax: 2000 + clients - 1})
+	r := lendWith(t, rig.Config{SNATMin: 2000, SNATMax: 2000 + clients - 1})
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		if local {
 			return
@@ -94,7 +94,7 @@ func TestClientsWithOnePortReachABackendFromDifferentPorts(t *testing.T) {
 // Its reverse half is what holds a port.
 func TestAPortIsFreeAgainWhenItsFlowIsGone(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{SNATMin: 2000, SNATMax: 2000})
+	r := lendWith(t, rig.Config{SNATMin: 2000, SNATMax: 2000})
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		if local {
 			return

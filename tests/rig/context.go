@@ -72,6 +72,7 @@ func (r *Rig) RunSummed(hook maps.Hook, frame []byte) error {
 }
 
 func (r *Rig) runFlags(hook maps.Hook, frame []byte, flags uint32) error {
+	r.counts = nil
 	return r.World.Do(func() error {
 		_, err := r.Program(hook).Run(&ebpf.RunOptions{
 			Data: pad(frame), Context: Context{}.Bytes(hook, len(frame), r.World.Uplink), Flags: flags,

@@ -58,6 +58,7 @@ type Rig struct {
 
 	routes []*ebpf.Map
 	next   ids
+	counts map[maps.Hook]map[maps.Verdict]uint64 // as of the last run; nil: to be read
 }
 
 // ids are those AddService gives away next.
@@ -236,7 +237,10 @@ func (r *Rig) Run(tb testing.TB, hook maps.Hook, frame []byte) Result {
 // RunWith is Run with more of the context given.
 func (r *Rig) RunWith(tb testing.TB, hook maps.Hook, frame []byte, ctx Context) Result {
 	tb.Helper()
-	before := r.counters(tb, hook)
+	before := r.counts
+	if before == nil {
+		before = r.counters(tb)
+	}
 	opts := &ebpf.RunOptions{
 		Data:    pad(frame),
 		DataOut: make([]byte, len(pad(frame))+256),
@@ -254,7 +258,8 @@ func (r *Rig) RunWith(tb testing.TB, hook maps.Hook, frame []byte, ctx Context) 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return Result{Action: action, Verdict: r.counted(tb, hook, before), Frame: opts.DataOut}
+	r.counts = r.counters(tb)
+	return Result{Action: action, Verdict: one(tb, hook, before[hook], r.counts[hook]), Frame: opts.DataOut}
 }
 
 // pad gives frame the least length the kernel runs a program on.
@@ -288,20 +293,20 @@ func actionOf(hook maps.Hook, code int32) (Action, error) {
 	return 0, fmt.Errorf("%s returned %d", hook, code)
 }
 
-func (r *Rig) counters(tb testing.TB, hook maps.Hook) map[maps.Verdict]uint64 {
+func (r *Rig) counters(tb testing.TB) map[maps.Hook]map[maps.Verdict]uint64 {
 	tb.Helper()
 	all, err := r.Set.Counters().All()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return all[hook]
+	return all
 }
 
-// counted returns the verdict counted since before; each run counts one.
-func (r *Rig) counted(tb testing.TB, hook maps.Hook, before map[maps.Verdict]uint64) maps.Verdict {
+// one returns the verdict counted between two looks; each run counts one.
+func one(tb testing.TB, hook maps.Hook, before, after map[maps.Verdict]uint64) maps.Verdict {
 	tb.Helper()
 	var found []maps.Verdict
-	for v, n := range r.counters(tb, hook) {
+	for v, n := range after {
 		for range n - before[v] {
 			found = append(found, v)
 		}
