@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -15,15 +14,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ebb-lb/ebb/tests/lab/load"
 	"github.com/ebb-lb/ebb/tests/lab/pod"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
-// The test binary is also what runs in pods and what produces load: these
-// variables say so.
+// The test binary is also what runs in pods: these variables say so.
 const (
-	loadEnv = "EBB_CLUSTER_LOAD" // holds a load.Config
-	podEnv  = "EBB_CLUSTER_POD"  // holds the kind of pod
+	podEnv = "EBB_CLUSTER_POD" // holds the kind of pod
 	// quietEnv is how many milliseconds a patient pod waits for the last client.
 	quietEnv = "EBB_CLUSTER_QUIET"
 )
@@ -45,9 +42,7 @@ const podBound = 50 * time.Second
 var ebb string
 
 func TestMain(m *testing.M) {
-	if cfg, ok := os.LookupEnv(loadEnv); ok {
-		exit(produceLoad(cfg))
-	}
+	suite.PlayClient()
 	if kind, ok := os.LookupEnv(podEnv); ok {
 		exit(servePod(kind))
 	}
@@ -78,17 +73,6 @@ func exit(err error) {
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
-}
-
-// produceLoad is the whole process of the client.
-func produceLoad(text string) error {
-	var cfg load.Config
-	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
-		return err
-	}
-	return load.NewRunner(cfg).Run(context.Background(), load.ReadCommands(os.Stdin), func(r load.Report) error {
-		return load.WriteLine(os.Stdout, r)
-	})
 }
 
 // closedLine is what a hasty pod writes when it has stopped to listen, with the

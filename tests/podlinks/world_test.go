@@ -1,9 +1,7 @@
 package podlinks
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -121,23 +119,7 @@ func (w *world) addPod(n *lab.Node, name string) *lab.Pod {
 	if err != nil {
 		w.Fatal(err)
 	}
-	l, err := p.Listen(w.Context(), "tcp", fmt.Sprint(":", pod.HTTPPort))
-	if err != nil {
-		w.Fatal(err)
-	}
-	c, err := p.ListenPacket(w.Context(), "udp", fmt.Sprint(":", pod.UDPPort))
-	if err != nil {
-		w.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	ctx, stop := context.WithCancel(context.Background())
-	go func() { ended <- pod.New(pod.Config{Name: name}).Run(ctx, l, c, nil) }()
-	w.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			w.Error(err)
-		}
-	})
+	suite.ServePod(w, p.NS, name, pod.HTTPPort, pod.UDPPort)
 	return p
 }
 

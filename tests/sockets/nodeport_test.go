@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebb-lb/ebb/tests/lab"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 func TestNodePortsAreOnEveryAddressOfTheNode(t *testing.T) {
@@ -47,7 +48,7 @@ func TestNodePortsAreOnLoopbackForTheNodeOnly(t *testing.T) {
 func TestNodePortsOfAnotherNodeAreThatNodes(t *testing.T) {
 	w := newWorld(t)
 	other := w.lab.Nodes[1]
-	w.serve(other.NS, "other", httpNodePort, echoNodePort)
+	suite.ServePod(w, other.NS, "other", httpNodePort, echoNodePort)
 	for origin, ns := range w.origins() {
 		t.Run(origin, func(t *testing.T) {
 			w := w.in(t)

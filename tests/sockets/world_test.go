@@ -1,7 +1,6 @@
 package sockets
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -99,29 +98,7 @@ func (w *world) addApp(n *lab.Node, name string) {
 		w.Fatal(err)
 	}
 	w.pods[name] = p
-	w.serve(p.NS, name, pod.HTTPPort, pod.UDPPort)
-}
-
-// serve runs the application of a pod in ns until the test ends.
-func (w *world) serve(ns *lab.NS, name string, httpPort, udpPort int) {
-	w.Helper()
-	l, err := ns.Listen(w.Context(), "tcp", fmt.Sprint(":", httpPort))
-	if err != nil {
-		w.Fatal(err)
-	}
-	c, err := ns.ListenPacket(w.Context(), "udp", fmt.Sprint(":", udpPort))
-	if err != nil {
-		w.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() { ended <- pod.New(pod.Config{Name: name}).Run(ctx, l, c, nil) }()
-	w.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			w.Error(err)
-		}
-	})
+	suite.ServePod(w, p.NS, name, pod.HTTPPort, pod.UDPPort)
 }
 
 // in is w for a test within its test.

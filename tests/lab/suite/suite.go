@@ -23,9 +23,7 @@ const loadEnv = "LAB_LOAD"
 // Run is the body of TestMain: it gives ebb the path of the program under test,
 // runs the tests and ends the process. In a client it produces load instead.
 func Run(m *testing.M, ebb *string) {
-	if cfg, ok := os.LookupEnv(loadEnv); ok {
-		exit(produceLoad(cfg))
-	}
+	PlayClient()
 	dir, err := os.MkdirTemp("", "ebb-suite-")
 	if err != nil {
 		exit(err)
@@ -38,6 +36,13 @@ func Run(m *testing.M, ebb *string) {
 		exit(err)
 	}
 	os.Exit(code)
+}
+
+// PlayClient does what a client does and ends the process, where it is one.
+func PlayClient() {
+	if cfg, ok := os.LookupEnv(loadEnv); ok {
+		exit(produceLoad(cfg))
+	}
 }
 
 // program builds ebb from the source beside the tests. Where there is no Go, as in
@@ -62,8 +67,8 @@ func exit(err error) {
 	os.Exit(1)
 }
 
-// LoadCommand returns the command of a client that produces the load of cfg; it
-// takes commands and gives reports as package load has them.
+// LoadCommand returns the command of a client that produces the load of cfg, for
+// test binaries whose TestMain calls Run or PlayClient; it takes commands and gives reports as package load has them.
 func LoadCommand(cfg load.Config) (*exec.Cmd, error) {
 	text, err := json.Marshal(cfg)
 	if err != nil {
