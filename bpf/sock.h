@@ -101,8 +101,10 @@ static __always_inline enum verdict sock_miss(const struct dial *d, __u32 whose)
 	return !whose && address_reserved(&d->key.dst) ? VERDICT_UNALLOCATED : VERDICT_NOT_SERVICE;
 }
 
-/* Of a pod nothing is known but that it is one: if that does not decide, its
- * packets are left to those who see them. */
+/*
+ * Of a pod nothing is known but that it is one: if that does not decide, its
+ * packets are left to those who see them.
+ */
 static __always_inline enum verdict sock_admit_pod(const struct frontend *fe)
 {
 	if (fe->flags & FRONTEND_PODS_IN)

@@ -304,12 +304,10 @@ func (l *Loop) adopt(n service.Node) bool {
 	if len(l.cfg.NodeAddrs) > 0 {
 		n.Addrs = l.cfg.NodeAddrs
 	}
-	before := l.podCIDRs()
-	changed := !slices.Equal(l.node.Addrs, n.Addrs) || l.node.Zone != n.Zone
+	was, pods := l.node, l.podCIDRs()
 	l.node = n
-	changed = changed || !slices.Equal(before, l.podCIDRs())
 	l.parts.Health.Node(n)
-	return changed
+	return !slices.Equal(was.Addrs, n.Addrs) || was.Zone != n.Zone || !slices.Equal(pods, l.podCIDRs())
 }
 
 // setRuntime writes the addresses flows to other nodes are sent from, which

@@ -241,6 +241,7 @@ func (r *Rig) RunWith(tb testing.TB, hook maps.Hook, frame []byte, ctx Context) 
 	if before == nil {
 		before = r.counters(tb)
 	}
+	r.counts = nil // until the run is over: a test may end before
 	opts := &ebpf.RunOptions{
 		Data:    pad(frame),
 		DataOut: make([]byte, len(pad(frame))+256),

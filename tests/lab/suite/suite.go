@@ -68,7 +68,8 @@ func exit(err error) {
 }
 
 // LoadCommand returns the command of a client that produces the load of cfg, for
-// test binaries whose TestMain calls Run or PlayClient; it takes commands and gives reports as package load has them.
+// test binaries whose TestMain calls Run or PlayClient; it takes commands and gives
+// reports as package load has them.
 func LoadCommand(cfg load.Config) (*exec.Cmd, error) {
 	text, err := json.Marshal(cfg)
 	if err != nil {
