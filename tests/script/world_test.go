@@ -162,7 +162,8 @@ func (w *world) swap(names []string) error {
 	return d.swap(func(put func(string, []byte) error) error { return w.each(names, put) })
 }
 
-// start starts an agent on the maps as they are.
+// start starts an agent on the maps as they are, and lets it read what is there:
+// what a command does next reaches it at one time, not file by file as it reads.
 func (w *world) start() {
 	w.Helper()
 	store := service.NewStore(time.Now)
@@ -193,6 +194,7 @@ func (w *world) start() {
 		cancel()
 		return errors.Join(<-results, <-results)
 	}
+	synctest.Wait()
 }
 
 // stop ends the agent, if one runs, as a crash between two syncs would.
