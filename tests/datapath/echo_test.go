@@ -12,7 +12,7 @@ import (
 
 func TestAPingOfAnExternalAddressIsAnswered(t *testing.T) {
 	t.Parallel()
-	r := lendWith(t, rig.Config{VIPEcho: true})
+	r := lendWith(t, answering)
 	everyClient(t, r, func(c *conversation) {
 		if c.onXDP() || c.proto != maps.TCP {
 			return
@@ -38,7 +38,7 @@ func TestAPingOfAnExternalAddressIsAnswered(t *testing.T) {
 // The stack may answer them.
 func TestOtherPingsPass(t *testing.T) {
 	t.Parallel()
-	rigs := map[bool]*rig.Rig{true: lendWith(t, rig.Config{VIPEcho: true}), false: lend(t)}
+	rigs := map[bool]*rig.Rig{true: lendWith(t, answering), false: lend(t)}
 	for _, tc := range []struct {
 		name  string
 		echo  bool
@@ -91,7 +91,7 @@ func TestOtherPingsPass(t *testing.T) {
 
 func TestPingsAreAnsweredWithinTheLimit(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{VIPEcho: true, RejectRate: 1})
+	r := lendWith(t, oneASecond)
 	c := newConversation(t, r, maps.HookTCIngress, families[0], maps.TCP, false)
 	own(t, r, c.f.vip.Addr(), maps.AddressExternal)
 	ping := pinging(c.first())(t)

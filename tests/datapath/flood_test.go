@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	gomaps "maps"
 	"net/netip"
 	"testing"
 
@@ -9,17 +10,19 @@ import (
 	"github.com/ebb-lb/ebb/tests/rig"
 )
 
+// small has maps that are soon full.
+var small = rig.Config{Sizes: maps.Sizes{Flows: 256, HalfOpen: 256}}
+
 // A flood of SYNs, or INITs, of ten times the size of half_open evicts other handshakes only.
 func TestASYNFloodLeavesEstablishedFlowsAlone(t *testing.T) {
-	const halfOpen = 256
 	t.Parallel()
-	r := lendWith(t, rig.Config{Sizes: maps.Sizes{HalfOpen: halfOpen}})
+	r := lendWith(t, small)
 	everyConnection(t, r, func(c *conversation) {
 		if !c.local {
 			return
 		}
 		c.handshake()
-		flood(c, 10*halfOpen)
+		flood(c, 10*int(small.Sizes.HalfOpen))
 		c.forward(packet.PSH|packet.ACK, "still here")
 		c.reply(packet.PSH|packet.ACK, "so am I")
 		if n := countFlows(c.t, r.Set.Flows()); n != 2 {
@@ -38,16 +41,26 @@ func withClient(f family, port uint16) family {
 // flood sends n SYNs, each of a client of its own, to the service of c.
 func flood(c *conversation, n int) {
 	c.t.Helper()
-	addr := c.f.client.Addr()
-	for i := range n {
-		if i%1000 == 0 {
-			addr = addr.Next()
+	got := c.r.Flood(c.t, c.hook, func(yield func([]byte) bool) {
+		addr := c.f.client.Addr()
+		for i := range n {
+			if i%1000 == 0 {
+				addr = addr.Next()
+			}
+			src := netip.AddrPortFrom(addr, uint16(1024+i%1000))
+			if !yield(frame(c.t, c.spec(src, c.f.vip, packet.SYN, ""))) {
+				return
+			}
 		}
-		src := netip.AddrPortFrom(addr, uint16(1024+i%1000))
-		got := c.run(c.hook, c.spec(src, c.f.vip, packet.SYN, ""))
-		if got.Verdict != maps.VerdictToLocal {
-			c.t.Fatalf("SYN %d of the flood: %s", i, got.Verdict)
-		}
+	})
+	wantCounted(c.t, got, maps.VerdictToLocal, n)
+}
+
+// wantCounted checks that n packets had that verdict, and none another.
+func wantCounted(t *testing.T, got map[maps.Verdict]uint64, v maps.Verdict, n int) {
+	t.Helper()
+	if want := (map[maps.Verdict]uint64{v: uint64(n)}); !gomaps.Equal(got, want) {
+		t.Fatalf("verdicts %v, want %v", got, want)
 	}
 }
 

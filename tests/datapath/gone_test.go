@@ -12,7 +12,7 @@ import (
 
 func TestAConnectionWhoseBackendIsGoneIsReset(t *testing.T) {
 	t.Parallel()
-	r := lendWith(t, rig.Config{ResetGone: true})
+	r := lendWith(t, answering)
 	for name, lose := range losses {
 		t.Run(name, func(t *testing.T) {
 			everyConversation(t, r, maps.TCP, func(c *conversation) {
@@ -56,7 +56,7 @@ func (c *conversation) wantClosed(before maps.BackendCounts, counted bool) {
 // A SYN is a new connection.
 func TestAClientThatWasResetMayComeAgain(t *testing.T) {
 	t.Parallel()
-	r := lendWith(t, rig.Config{ResetGone: true})
+	r := lendWith(t, answering)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
 		c.setState(maps.Gone)
@@ -73,7 +73,7 @@ func TestAClientThatWasResetMayComeAgain(t *testing.T) {
 // It is told to the backend, should it be there.
 func TestAClientsOwnRSTIsNotAnswered(t *testing.T) {
 	t.Parallel()
-	r := lendWith(t, rig.Config{ResetGone: true})
+	r := lendWith(t, answering)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
 		c.handshake()
 		c.setState(maps.Gone)
@@ -85,7 +85,7 @@ func TestWhatAGoneBackendSaysReachesItsClient(t *testing.T) {
 	t.Parallel()
 	for name, reset := range map[string]bool{"keep": false, "reset": true} {
 		t.Run(name, func(t *testing.T) {
-			r := lendWith(t, rig.Config{ResetGone: reset})
+			r := lendWith(t, withAnswers(reset))
 			everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 				c := newConversation(t, r, hook, f, proto, local).serve()
 				c.begin()

@@ -22,8 +22,18 @@ func lend(t *testing.T) *rig.Rig {
 	return lendWith(t, rig.Config{})
 }
 
-// lendWith is lend for another Config. How many answers were given in the last
-// time is not forgotten: a test that counts them wants a new rig.
+// answering has every answer on that is off by default.
+var answering = rig.Config{RejectTCPReset: true, ResetGone: true, VIPEcho: true}
+
+// withAnswers returns answering or the zero Config.
+func withAnswers(on bool) rig.Config {
+	if on {
+		return answering
+	}
+	return rig.Config{}
+}
+
+// lendWith is lend for another Config. The fewer there are, the less is loaded.
 func lendWith(t *testing.T, cfg rig.Config) *rig.Rig {
 	t.Helper()
 	r := takeIdle(cfg)

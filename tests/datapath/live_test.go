@@ -8,7 +8,6 @@ import (
 	"github.com/ebb-lb/ebb/agent/flows"
 	"github.com/ebb-lb/ebb/maps"
 	"github.com/ebb-lb/ebb/tests/packet"
-	"github.com/ebb-lb/ebb/tests/rig"
 )
 
 // live is how many connections the agent finds at the backend of c.
@@ -76,14 +75,13 @@ func TestLiveCountsAreRightAgainOnceAHalfIsRestored(t *testing.T) {
 
 func TestAFloodOfSYNsIsNotLive(t *testing.T) {
 	t.Parallel()
-	const halfOpen = 256
-	r := lendWith(t, rig.Config{Sizes: maps.Sizes{HalfOpen: halfOpen}})
+	r := lendWith(t, small)
 	everyConnection(t, r, func(c *conversation) {
 		if !c.local {
 			return
 		}
 		c.handshake()
-		flood(c, 2*halfOpen)
+		flood(c, 2*int(small.Sizes.HalfOpen))
 		c.wantLive(1)
 		c.wantConnections(1, 0)
 	})
@@ -92,19 +90,23 @@ func TestAFloodOfSYNsIsNotLive(t *testing.T) {
 // More flows than there is room for: what is counted live is what is there.
 func TestEvictedFlowsAreNotLive(t *testing.T) {
 	t.Parallel()
-	const room = 256
-	r := lendWith(t, rig.Config{Sizes: maps.Sizes{Flows: room}})
+	room := int(small.Sizes.Flows)
+	r := lendWith(t, small)
 	everyConversation(t, r, maps.UDP, func(c *conversation) {
 		if !c.local {
 			return
 		}
-		addr := c.f.client.Addr()
-		for range 2 * room {
-			addr = addr.Next()
-			got := c.run(c.hook, c.spec(netip.AddrPortFrom(addr, 5000), c.f.vip, 0, ""))
-			wantOutcome(t, got, rig.Pass, maps.VerdictToLocal)
-		}
-		c.wantConnections(2*room, 0)
+		got := c.r.Flood(c.t, c.hook, func(yield func([]byte) bool) {
+			addr := c.f.client.Addr()
+			for range 2 * room {
+				addr = addr.Next()
+				if !yield(frame(c.t, c.spec(netip.AddrPortFrom(addr, 5000), c.f.vip, 0, ""))) {
+					return
+				}
+			}
+		})
+		wantCounted(c.t, got, maps.VerdictToLocal, 2*room)
+		c.wantConnections(uint64(2*room), 0)
 		if n := c.live(); n == 0 || n > room {
 			t.Errorf("%d live flows in %d entries", n, room)
 		}

@@ -244,8 +244,7 @@ func TestOnlyAPodsConnectionToItselfIsNotTakenOverMidway(t *testing.T) {
 // has it there.
 func TestAPodHasAnotherPortWhereItsOwnIsTaken(t *testing.T) {
 	t.Parallel()
-	const port = 2000
-	r := lendWith(t, rig.Config{SNATMin: port, SNATMax: port})
+	r, port := lendWith(t, onePort), onePort.SNATMin
 	everyPodTalk(t, r, func(p podTalk) {
 		p.begin()
 		second := p

@@ -91,7 +91,7 @@ func TestAServiceWithoutEndpointsRejects(t *testing.T) {
 	t.Parallel()
 	for name, reset := range map[string]bool{"by ICMP": false, "by RST": true} {
 		t.Run(name, func(t *testing.T) {
-			r := lendWith(t, rig.Config{RejectTCPReset: reset})
+			r := lendWith(t, withAnswers(reset))
 			everyClient(t, r, func(c *conversation) {
 				c.serve().abandon()
 				for name, in := range shapes(c.first()) {
@@ -110,7 +110,7 @@ func TestAServiceWithoutEndpointsRejects(t *testing.T) {
 
 func TestARSTIsNotMadeOfWhatTheKernelDoesNotCut(t *testing.T) {
 	t.Parallel()
-	r := lendWith(t, rig.Config{RejectTCPReset: true})
+	r := lendWith(t, answering)
 	everyClient(t, r, func(c *conversation) {
 		if c.onXDP() || c.proto != maps.TCP {
 			return
@@ -123,7 +123,7 @@ func TestARSTIsNotMadeOfWhatTheKernelDoesNotCut(t *testing.T) {
 // The same number is acknowledged whatever the segment holds.
 func TestARSTAcknowledgesWhatTookSequenceNumbers(t *testing.T) {
 	t.Parallel()
-	r := lendWith(t, rig.Config{RejectTCPReset: true})
+	r := lendWith(t, answering)
 	everyClient(t, r, func(c *conversation) {
 		if c.proto != maps.TCP {
 			return
@@ -139,7 +139,7 @@ func TestOtherPortsOfAClusterIPReject(t *testing.T) {
 	t.Parallel()
 	for name, reset := range map[string]bool{"by ICMP": false, "by RST": true} {
 		t.Run(name, func(t *testing.T) {
-			r := lendWith(t, rig.Config{RejectTCPReset: reset})
+			r := lendWith(t, withAnswers(reset))
 			everyClient(t, r, func(c *conversation) {
 				c.serve()
 				own(c.t, c.r, c.f.vip.Addr(), maps.AddressClusterIP)
@@ -238,7 +238,7 @@ func TestOnlyAddressesInTheSpanOfServicesAreAskedFor(t *testing.T) {
 // another, or many.
 func TestWhatMustNotBeAnsweredIsDropped(t *testing.T) {
 	t.Parallel()
-	r := lendWith(t, rig.Config{RejectTCPReset: true})
+	r := lendWith(t, answering)
 	sources := map[bool][]string{
 		true:  {"0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "239.1.2.3", "255.255.255.255"},
 		false: {"::", "::1", "ff02::1"},
@@ -263,15 +263,18 @@ func TestWhatMustNotBeAnsweredIsDropped(t *testing.T) {
 	})
 }
 
+// oneASecond answers so rarely that, whatever a machine is busy with, few answers
+// are added while a test runs.
+var oneASecond = rig.Config{VIPEcho: true, RejectRate: 1}
+
 // answerBurst is how many answers may come at once (bpf/limit.h).
 const answerBurst = 50
 
 func TestAnswersAreLimited(t *testing.T) {
 	t.Parallel()
-	// One answer a second: whatever a machine is busy with, few are added.
 	for _, hook := range ingressHooks {
 		t.Run(hook.String(), func(t *testing.T) {
-			r := rig.New(t, rig.Config{RejectRate: 1})
+			r := lendWith(t, oneASecond)
 			c := newConversation(t, r, hook, families[0], maps.UDP, false).serve()
 			c.abandon()
 			answered, limited := c.untilLimited()
@@ -285,11 +288,13 @@ func TestAnswersAreLimited(t *testing.T) {
 }
 
 // untilLimited rejects datagrams until one is not answered, and returns how many
-// were and what became of that one.
+// were and what became of that one. Each is sent once: [conversation.run] would
+// send again what XDP leaves to TC.
 func (c *conversation) untilLimited() (answered int, limited rig.Result) {
 	c.t.Helper()
+	in := frame(c.t, c.first())
 	for n := range answerBurst * 100 * runtime.NumCPU() {
-		if got := c.run(c.hook, c.first()); got.Verdict == maps.VerdictRejectLimited {
+		if got := send(c.t, c.r, c.hook, in, rig.Context{}); got.Verdict == maps.VerdictRejectLimited {
 			return n, got
 		}
 	}
@@ -301,7 +306,7 @@ func (c *conversation) untilLimited() (answered int, limited rig.Result) {
 // goes; the reason why a packet is dropped stays the same.
 func TestBeyondTheLimitAPacketIsDroppedForItsReason(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{RejectRate: 1})
+	r := lendWith(t, oneASecond)
 	c := newConversation(t, r, maps.HookTCIngress, families[0], maps.UDP, false).serve()
 	in := c.first()
 	in.TTL = 1

@@ -8,21 +8,27 @@ import (
 	"github.com/ebb-lb/ebb/tests/rig"
 )
 
-// With four ports towards a backend the fifth flow is refused, and the four go on.
+// All the source ports that there are towards a backend.
+var (
+	eightPorts = rig.Config{SNATMin: 2000, SNATMax: 2007}
+	onePort    = rig.Config{SNATMin: 2000, SNATMax: 2000, ResetGone: true, VIPEcho: true}
+)
+
+// With eight ports towards a backend the ninth flow is refused, and the eight go on.
 func TestWithoutAFreeSourcePortAFlowIsRefused(t *testing.T) {
-	const ports = 4
+	const ports = 8
 	t.Parallel()
-	r := lendWith(t, rig.Config{SNATMin: 2000, SNATMax: 2000 + ports - 1})
+	r := lendWith(t, eightPorts)
 	for _, hook := range ingressHooks {
 		for _, f := range families {
 			for _, proto := range protos {
 				t.Run(hook.String()+"/"+f.name+"/"+proto.String(), func(t *testing.T) {
 					r.Reset(t)
 					all := occupy(t, r, hook, f, proto, ports)
-					fifth := newConversation(t, r, hook, withClient(f, 50000), proto, false)
-					got := fifth.run(hook, fifth.spec(fifth.f.client, f.vip, opening(proto), ""))
+					ninth := newConversation(t, r, hook, withClient(f, 50000), proto, false)
+					got := ninth.run(hook, ninth.spec(ninth.f.client, f.vip, opening(proto), ""))
 					if got.Verdict != maps.VerdictSNATExhausted || got.Action != rig.Drop {
-						t.Errorf("the fifth flow: %s and %s, want it dropped as %s", got.Action, got.Verdict, maps.VerdictSNATExhausted)
+						t.Errorf("the ninth flow: %s and %s, want it dropped as %s", got.Action, got.Verdict, maps.VerdictSNATExhausted)
 					}
 					for _, c := range all {
 						c.forward(packet.ACK, "x")
@@ -45,7 +51,7 @@ func occupy(t *testing.T, r *rig.Rig, hook maps.Hook, f family, proto maps.Proto
 			c.serve()
 		}
 		c.begin()
-		if seen[c.snat] || c.snat < 2000 || c.snat > 2003 {
+		if seen[c.snat] || c.snat < 2000 || c.snat > 2007 {
 			t.Fatalf("flow %d got source port %d: it is taken or out of range", i, c.snat)
 		}
 		seen[c.snat] = true
@@ -65,7 +71,7 @@ func opening(proto maps.Proto) packet.Flags {
 func TestClientsWithOnePortReachABackendFromDifferentPorts(t *testing.T) {
 	t.Parallel()
 	const clients = 8
-	r := lendWith(t, rig.Config{SNATMin: 2000, SNATMax: 2000 + clients - 1})
+	r := lendWith(t, eightPorts)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		if local {
 			return
@@ -94,7 +100,7 @@ func TestClientsWithOnePortReachABackendFromDifferentPorts(t *testing.T) {
 // Its reverse half is what holds a port.
 func TestAPortIsFreeAgainWhenItsFlowIsGone(t *testing.T) {
 	t.Parallel()
-	r := lendWith(t, rig.Config{SNATMin: 2000, SNATMax: 2000})
+	r := lendWith(t, onePort)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		if local {
 			return

@@ -94,7 +94,7 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 		return c.run(c.hook, c.spec(c.f.client, c.f.vip, packet.ACK, ""))
 	},
 	maps.VerdictRejectLimited: func(c *conversation) rig.Result {
-		c.r = lendWith(c.t, rig.Config{RejectRate: 1})
+		c.r = lendWith(c.t, oneASecond)
 		c.serve().abandon()
 		_, limited := c.untilLimited()
 		return limited
@@ -166,7 +166,7 @@ func (c *conversation) place(local bool) *conversation {
 
 func TestEveryVerdictCanBeProvoked(t *testing.T) {
 	t.Parallel()
-	r := lendWith(t, rig.Config{SNATMin: 2000, SNATMax: 2000, ResetGone: true, VIPEcho: true})
+	r := lendWith(t, onePort)
 	for v := range maps.VerdictCount {
 		t.Run(v.String(), func(t *testing.T) {
 			provoke, ok := provocations[v]

@@ -7,6 +7,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -56,9 +58,10 @@ type Rig struct {
 	World    *World
 	Clock    *loader.Clock // what flows are stamped with
 
-	routes []*ebpf.Map
-	next   ids
-	counts map[maps.Hook]map[maps.Verdict]uint64 // as of the last run; nil: to be read
+	routes  []*ebpf.Map
+	answers []*ebpf.Map
+	next    ids
+	counts  map[maps.Hook]map[maps.Verdict]uint64 // as of the last run; nil: to be read
 }
 
 // ids are those AddService gives away next.
@@ -97,7 +100,10 @@ func Open(cfg Config) (_ *Rig, err error) {
 	if r.Clock, err = loader.NewClock(); err != nil {
 		return nil, err
 	}
-	if r.routes, err = routeCaches(r.Programs.XDP, r.Programs.TCIngress); err != nil {
+	if r.routes, err = ownMaps(routeCache, r.Programs.XDP, r.Programs.TCIngress); err != nil {
+		return nil, err
+	}
+	if r.answers, err = ownMaps(answerDue, r.Programs.XDP, r.Programs.TCIngress, r.Programs.PodIngress); err != nil {
 		return nil, err
 	}
 	if r.World, err = newWorld(); err != nil {
@@ -115,7 +121,7 @@ func (r *Rig) Close() error {
 	if r.Clock != nil {
 		errs = append(errs, r.Clock.Close())
 	}
-	for _, m := range r.routes {
+	for _, m := range slices.Concat(r.routes, r.answers) {
 		errs = append(errs, m.Close())
 	}
 	if r.Programs != nil {
@@ -176,6 +182,7 @@ func (r *Rig) Reset(tb testing.TB) {
 	empty[bpf.LayoutIpAddr, uint32](tb, r, r.Set.Replacements()[bpf.LayoutMapAddresses])
 	r.must(tb, r.Set.Runtime().Put(nodeAddresses()))
 	r.must(tb, r.forgetRoutes(int(r.next.backend)))
+	r.must(tb, r.forgetAnswers())
 	r.next = ids{}
 }
 
@@ -261,6 +268,33 @@ func (r *Rig) RunWith(tb testing.TB, hook maps.Hook, frame []byte, ctx Context) 
 	}
 	r.counts = r.counters(tb)
 	return Result{Action: action, Verdict: one(tb, hook, before[hook], r.counts[hook]), Frame: opts.DataOut}
+}
+
+// Flood puts many frames through the program of hook, one after the other, as if
+// they came by the uplink, and returns how often it counted each verdict.
+func (r *Rig) Flood(tb testing.TB, hook maps.Hook, frames iter.Seq[[]byte]) map[maps.Verdict]uint64 {
+	tb.Helper()
+	r.counts = nil
+	before := r.counters(tb)[hook]
+	err := r.World.Do(func() error {
+		for frame := range frames {
+			opts := &ebpf.RunOptions{Data: pad(frame), Context: Context{}.Bytes(hook, len(pad(frame)), r.World.Uplink)}
+			if _, err := r.Program(hook).Run(opts); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		tb.Fatalf("run %s: %v", hook, err)
+	}
+	counted := make(map[maps.Verdict]uint64)
+	for v, n := range r.counters(tb)[hook] {
+		if n -= before[v]; n > 0 {
+			counted[v] = n
+		}
+	}
+	return counted
 }
 
 // pad gives frame the least length the kernel runs a program on.
