@@ -63,8 +63,13 @@ func (c Config) SlowedBy(slow int) Config {
 // maxOpen bounds operations under way, for the case that none ends.
 const maxOpen = 2048
 
-// shortestTransfer is what is left of a transfer that begins as its act ends.
-const shortestTransfer = 300 * time.Millisecond
+// shortestTransfer is what is left of a transfer that begins as its act ends, and
+// lateTransfer how long one takes at most whose act should have ended: nobody knows
+// how long that goes on, and short ones are the most work.
+const (
+	shortestTransfer = 300 * time.Millisecond
+	lateTransfer     = 2 * time.Second
+)
 
 // act is an act being played.
 type act struct {
@@ -144,7 +149,11 @@ func (a *act) transferTime(now time.Time) time.Duration {
 	if a.ends.IsZero() {
 		return a.transfer
 	}
-	return max(shortestTransfer, min(a.transfer, a.ends.Sub(now)))
+	left := a.ends.Sub(now)
+	if left < 0 {
+		return min(a.transfer, lateTransfer)
+	}
+	return max(shortestTransfer, min(a.transfer, left))
 }
 
 // produce begins operations until producing ends, and returns when the last

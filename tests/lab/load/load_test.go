@@ -211,7 +211,9 @@ func TestATransferEndsWithItsAct(t *testing.T) {
 		{"no end known", act{transfer: time.Second}, time.Second},
 		{"the end is far", act{transfer: time.Second, ends: now.Add(time.Minute)}, time.Second},
 		{"the end is near", act{transfer: time.Minute, ends: now.Add(2 * time.Second)}, 2 * time.Second},
-		{"the end has passed", act{transfer: time.Minute, ends: now.Add(-time.Second)}, shortestTransfer},
+		{"the end is here", act{transfer: time.Minute, ends: now}, shortestTransfer},
+		{"the end has passed", act{transfer: time.Minute, ends: now.Add(-time.Second)}, lateTransfer},
+		{"the end of short ones has passed", act{transfer: time.Second, ends: now.Add(-time.Second)}, time.Second},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
