@@ -34,7 +34,7 @@ func main() {
 	flag.StringVar(&o.levels, "levels", "", "only these levels, separated by spaces")
 	flag.StringVar(&o.run, "run", "", "only tests that match this regular expression")
 	flag.StringVar(&o.docs, "docs", "", "write the table of features into this document")
-	flag.IntVar(&o.slow, "slow", 6, "how many times slower than a host an emulated machine is")
+	flag.IntVar(&o.slow, "slow", 12, "how many times slower than a host an emulated machine is")
 	flag.DurationVar(&o.bound, "bound", 25*time.Minute, "longest time for one kernel")
 	flag.DurationVar(&o.jobBound, "job-bound", 8*time.Minute, "longest time for one test binary")
 	flag.Parse()
