@@ -13,8 +13,11 @@ import (
 const (
 	// maxStream bounds /stream, in bytes.
 	maxStream = 1 << 30
-	// slice is how often a paced stream sends.
-	slice = 20 * time.Millisecond
+	// A paced stream sends a packet's worth (segment, in bytes) at a time, but not
+	// more often than shortestSlice, nor less often than longestSlice.
+	segment       = 1 << 10
+	shortestSlice = 20 * time.Millisecond
+	longestSlice  = 100 * time.Millisecond
 	// chunk is the most a stream writes at once, in bytes.
 	chunk = 32 << 10
 )
@@ -82,7 +85,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 
 // send writes until everything is sent, the client is gone, or done is closed.
 func (s stream) send(w http.ResponseWriter, done <-chan struct{}) {
-	tick := time.NewTicker(slice)
+	tick := time.NewTicker(s.slice())
 	defer tick.Stop()
 	flush := http.NewResponseController(w)
 	buf := make([]byte, chunk)
@@ -108,10 +111,19 @@ func (s stream) send(w http.ResponseWriter, done <-chan struct{}) {
 	}
 }
 
+// slice is how often s sends.
+func (s stream) slice() time.Duration {
+	full := longestSlice
+	if s.rate > 0 {
+		full = segment * time.Second / time.Duration(s.rate)
+	}
+	return max(shortestSlice, min(full, longestSlice))
+}
+
 // due returns how many bytes should have been sent after d.
 func (s stream) due(d time.Duration) int64 {
 	if s.rate == 0 {
 		return s.bytes
 	}
-	return min(s.bytes, (d+slice).Microseconds()*s.rate/1_000_000)
+	return min(s.bytes, (d+s.slice()).Microseconds()*s.rate/1_000_000)
 }

@@ -98,16 +98,20 @@ func TestStreamRefusesWhatItCannotSend(t *testing.T) {
 }
 
 func TestStreamIsPaced(t *testing.T) {
-	s := stream{bytes: 1000, rate: 100}
 	tests := []struct {
+		rate  int64
 		after time.Duration
 		want  int64
 	}{
-		{0, 2}, {time.Second, 102}, {5 * time.Second, 502}, {time.Minute, 1000},
+		{100_000, 0, 2_000}, {100_000, time.Second, 102_000}, {100_000, 5 * time.Second, 502_000}, {100_000, time.Minute, 1_000_000},
+		{16 << 10, 0, 1 << 10},                // a packet's worth at once
+		{100, 0, 10}, {100, time.Second, 110}, // less: ten times a second
+		{0, 0, 1_000_000},
 	}
 	for _, tc := range tests {
+		s := stream{bytes: 1_000_000, rate: tc.rate}
 		if got := s.due(tc.after); got != tc.want {
-			t.Errorf("after %s: %d bytes are due, want %d", tc.after, got, tc.want)
+			t.Errorf("at %d bytes per second, after %s: %d bytes are due, want %d", tc.rate, tc.after, got, tc.want)
 		}
 	}
 }
