@@ -10,8 +10,9 @@ cache=${VM_CACHE:-$here/../../.cache/vm}
 cache=$(cd "$cache" && pwd)
 image=$1 directory=$2
 
-# Does a kernel start with KVM? That /dev/kvm is there is not enough: nested KVM
-# may lack what QEMU needs, and then it hangs. One that works says so within a second. VM_KVM=0 or 1 answers without a try.
+# Does a kernel start with KVM? That /dev/kvm is there is not enough: nested KVM may
+# lack what QEMU needs, or hang. A kernel that starts says so within a second.
+# VM_KVM=0 or 1 answers without a try.
 kvm() {
 	case ${VM_KVM:-} in
 	0) return 1 ;;
