@@ -41,26 +41,24 @@ func withClient(f family, port uint16) family {
 // flood sends n SYNs, each of a client of its own, to the service of c.
 func flood(c *conversation, n int) {
 	c.t.Helper()
-	got := c.r.Flood(c.t, c.hook, func(yield func([]byte) bool) {
-		addr := c.f.client.Addr()
-		for i := range n {
-			if i%1000 == 0 {
-				addr = addr.Next()
-			}
-			src := netip.AddrPortFrom(addr, uint16(1024+i%1000))
-			if !yield(frame(c.t, c.spec(src, c.f.vip, packet.SYN, ""))) {
-				return
-			}
+	frames := make([][]byte, n)
+	addr := c.f.client.Addr()
+	for i := range frames {
+		if i%1000 == 0 {
+			addr = addr.Next()
 		}
-	})
-	wantCounted(c.t, got, maps.VerdictToLocal, n)
+		src := netip.AddrPortFrom(addr, uint16(1024+i%1000))
+		frames[i] = frame(c.t, c.spec(src, c.f.vip, packet.SYN, ""))
+	}
+	c.wantFlood(frames, maps.VerdictToLocal)
 }
 
-// wantCounted checks that n packets had that verdict, and none another.
-func wantCounted(t *testing.T, got map[maps.Verdict]uint64, v maps.Verdict, n int) {
-	t.Helper()
-	if want := (map[maps.Verdict]uint64{v: uint64(n)}); !gomaps.Equal(got, want) {
-		t.Fatalf("verdicts %v, want %v", got, want)
+// wantFlood sends frames and checks that all had that verdict.
+func (c *conversation) wantFlood(frames [][]byte, v maps.Verdict) {
+	c.t.Helper()
+	got := c.r.Flood(c.t, c.hook, frames)
+	if want := (map[maps.Verdict]uint64{v: uint64(len(frames))}); !gomaps.Equal(got, want) {
+		c.t.Fatalf("verdicts %v, want %v", got, want)
 	}
 }
 

@@ -96,16 +96,13 @@ func TestEvictedFlowsAreNotLive(t *testing.T) {
 		if !c.local {
 			return
 		}
-		got := c.r.Flood(c.t, c.hook, func(yield func([]byte) bool) {
-			addr := c.f.client.Addr()
-			for range 2 * room {
-				addr = addr.Next()
-				if !yield(frame(c.t, c.spec(netip.AddrPortFrom(addr, 5000), c.f.vip, 0, ""))) {
-					return
-				}
-			}
-		})
-		wantCounted(c.t, got, maps.VerdictToLocal, 2*room)
+		frames := make([][]byte, 2*room)
+		addr := c.f.client.Addr()
+		for i := range frames {
+			addr = addr.Next()
+			frames[i] = frame(c.t, c.spec(netip.AddrPortFrom(addr, 5000), c.f.vip, 0, ""))
+		}
+		c.wantFlood(frames, maps.VerdictToLocal)
 		c.wantConnections(uint64(2*room), 0)
 		if n := c.live(); n == 0 || n > room {
 			t.Errorf("%d live flows in %d entries", n, room)

@@ -51,7 +51,7 @@ func occupy(t *testing.T, r *rig.Rig, hook maps.Hook, f family, proto maps.Proto
 			c.serve()
 		}
 		c.begin()
-		if seen[c.snat] || c.snat < 2000 || c.snat > 2007 {
+		if seen[c.snat] || c.snat < eightPorts.SNATMin || c.snat > eightPorts.SNATMax {
 			t.Fatalf("flow %d got source port %d: it is taken or out of range", i, c.snat)
 		}
 		seen[c.snat] = true

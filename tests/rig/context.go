@@ -71,12 +71,19 @@ func (r *Rig) RunSummed(hook maps.Hook, frame []byte) error {
 	return r.runFlags(hook, frame, testSummed)
 }
 
+// runFlags puts frame through the program of hook, whatever comes of it.
 func (r *Rig) runFlags(hook maps.Hook, frame []byte, flags uint32) error {
 	r.counts = nil
+	opts := r.options(hook, frame, Context{})
+	opts.Flags = flags
 	return r.World.Do(func() error {
-		_, err := r.Program(hook).Run(&ebpf.RunOptions{
-			Data: pad(frame), Context: Context{}.Bytes(hook, len(frame), r.World.Uplink), Flags: flags,
-		})
+		_, err := r.Program(hook).Run(opts)
 		return err
 	})
+}
+
+// options is what the kernel wants to know to run the program of hook on frame.
+func (r *Rig) options(hook maps.Hook, frame []byte, ctx Context) *ebpf.RunOptions {
+	data := pad(frame)
+	return &ebpf.RunOptions{Data: data, Context: ctx.Bytes(hook, len(data), r.World.Uplink)}
 }

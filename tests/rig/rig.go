@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"testing"
 
@@ -249,11 +248,8 @@ func (r *Rig) RunWith(tb testing.TB, hook maps.Hook, frame []byte, ctx Context) 
 		before = r.counters(tb)
 	}
 	r.counts = nil // until the run is over: a test may end before
-	opts := &ebpf.RunOptions{
-		Data:    pad(frame),
-		DataOut: make([]byte, len(pad(frame))+256),
-		Context: ctx.Bytes(hook, len(pad(frame)), r.World.Uplink),
-	}
+	opts := r.options(hook, frame, ctx)
+	opts.DataOut = make([]byte, len(opts.Data)+256)
 	var code uint32
 	err := r.World.Do(func() (err error) {
 		code, err = r.Program(hook).Run(opts)
@@ -270,31 +266,17 @@ func (r *Rig) RunWith(tb testing.TB, hook maps.Hook, frame []byte, ctx Context) 
 	return Result{Action: action, Verdict: one(tb, hook, before[hook], r.counts[hook]), Frame: opts.DataOut}
 }
 
-// Flood puts many frames through the program of hook, one after the other, as if
-// they came by the uplink, and returns how often it counted each verdict.
-func (r *Rig) Flood(tb testing.TB, hook maps.Hook, frames iter.Seq[[]byte]) map[maps.Verdict]uint64 {
+// Flood puts frames through the program of hook, one after the other, as if they
+// came by the uplink, and returns how often it counted each verdict.
+func (r *Rig) Flood(tb testing.TB, hook maps.Hook, frames [][]byte) map[maps.Verdict]uint64 {
 	tb.Helper()
-	r.counts = nil
 	before := r.counters(tb)[hook]
-	err := r.World.Do(func() error {
-		for frame := range frames {
-			opts := &ebpf.RunOptions{Data: pad(frame), Context: Context{}.Bytes(hook, len(pad(frame)), r.World.Uplink)}
-			if _, err := r.Program(hook).Run(opts); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		tb.Fatalf("run %s: %v", hook, err)
-	}
-	counted := make(map[maps.Verdict]uint64)
-	for v, n := range r.counters(tb)[hook] {
-		if n -= before[v]; n > 0 {
-			counted[v] = n
+	for _, frame := range frames {
+		if err := r.runFlags(hook, frame, 0); err != nil {
+			tb.Fatalf("run %s: %v", hook, err)
 		}
 	}
-	return counted
+	return counted(before, r.counters(tb)[hook])
 }
 
 // pad gives frame the least length the kernel runs a program on.
@@ -340,14 +322,24 @@ func (r *Rig) counters(tb testing.TB) map[maps.Hook]map[maps.Verdict]uint64 {
 // one returns the verdict counted between two looks; each run counts one.
 func one(tb testing.TB, hook maps.Hook, before, after map[maps.Verdict]uint64) maps.Verdict {
 	tb.Helper()
-	var found []maps.Verdict
-	for v, n := range after {
-		for range n - before[v] {
-			found = append(found, v)
+	found := counted(before, after)
+	for v, n := range found {
+		if len(found) == 1 && n == 1 {
+			return v
 		}
 	}
-	if len(found) != 1 {
-		tb.Fatalf("one run of %s counted the verdicts %v, want one", hook, found)
+	tb.Fatalf("one run of %s counted the verdicts %v, want one", hook, found)
+	return maps.VerdictNone
+}
+
+// counted returns how often each verdict was counted between two looks, without
+// those that were not.
+func counted(before, after map[maps.Verdict]uint64) map[maps.Verdict]uint64 {
+	found := make(map[maps.Verdict]uint64)
+	for v, n := range after {
+		if n -= before[v]; n > 0 {
+			found[v] = n
+		}
 	}
-	return found[0]
+	return found
 }
