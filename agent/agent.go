@@ -11,16 +11,20 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/ebb-lb/ebb/agent/apply"
 	"github.com/ebb-lb/ebb/agent/config"
+	"github.com/ebb-lb/ebb/agent/conntrack"
 	"github.com/ebb-lb/ebb/agent/metrics"
+	"github.com/ebb-lb/ebb/agent/nexthops"
 	"github.com/ebb-lb/ebb/agent/plan"
 	"github.com/ebb-lb/ebb/agent/reconcile"
 	"github.com/ebb-lb/ebb/agent/responder"
 	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/agent/sockets"
+	"github.com/ebb-lb/ebb/agent/sourceports"
 	"github.com/ebb-lb/ebb/agent/watch"
 	"github.com/ebb-lb/ebb/loader"
 	"github.com/ebb-lb/ebb/maps"
@@ -33,19 +37,21 @@ const healthTimeout = 60 * time.Second
 // It leaves everything in the kernel as it is: traffic is served on, and the next
 // agent takes over.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
-	if err := cfg.CheckEphemeral(); err != nil {
-		return err
-	}
 	state, err := ownState(cfg.Health.StateDir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, state.Release()) }()
-	k, err := openKernel(cfg, log)
+	ports, err := chooseSourcePorts(cfg, log)
+	if err != nil {
+		return err
+	}
+	k, err := openKernel(cfg, ports.ports, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, k.close()) }()
+	ports.reserve()
 	store := service.NewStore(time.Now)
 	contact := &watch.Contact{Now: time.Now}
 	source, err := newSource(cfg, store, contact, log)
@@ -53,11 +59,12 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	live := &liveCounts{}
-	o := newObserver(cfg, k.set, store, contact, live, log)
+	o := newObserver(cfg, k.set, store, contact, log)
 	p := newProbes(cfg, live, source.warner(), o.complete, log)
 	o.registry.MustRegister(p)
+	metrics.RegisterUplinks(o.registry, k.uplinks)
 	metrics.RegisterPodLinks(o.registry, func() (int, int) { s := k.podLinks.Status(); return s.Attached, s.Failing })
-	closer := sockets.New(k.set, cfg.OnBackendGone == config.ResetGone, log)
+	closer := sockets.New(k.set, cfg.OnBackendGone == config.ResetGone, k.reach(cfg), log)
 	loop, err := newLoop(cfg, k, o, reconcile.Parts{
 		Store: store, Live: live.of, Health: p.state, Log: log,
 		Done: func(r reconcile.Report) {
@@ -74,9 +81,12 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g.Go(func() error { return source.run(ctx, log) })
 	g.Go(func() error { return loop.Run(ctx) })
 	g.Go(func() error { return closer.Run(ctx) })
-	g.Go(func() error { return collect(ctx, k.set, k.clock, live, o, log) })
-	g.Go(func() error { return follow(ctx, k.verify, loop, log) })
+	g.Go(func() error { return ports.keep(ctx) })
+	g.Go(func() error { return newConntrackKeeper(cfg, p.state, log).run(ctx) })
+	g.Go(func() error { return collect(ctx, k, live, o, log) })
+	g.Go(func() error { return follow(ctx, k, loop, log) })
 	g.Go(func() error { return k.podLinks.Run(ctx) })
+	g.Go(func() error { return k.nextHops.Run(ctx) })
 	g.Go(func() error { return serve(ctx, cfg, o.registry, log) })
 	g.Go(func() error { return p.run(ctx) })
 	return g.Wait()
@@ -102,10 +112,14 @@ func newLoop(cfg config.Config, k *kernel, o *observer, p reconcile.Parts) (*rec
 		Backends: k.set.Backends(), Slots: k.set.Slots(), SourceRanges: k.set.SourceRanges(),
 		Addresses: k.set.Addresses(maps.ServiceAddress),
 	}
-	p.Runtime, p.PodCIDRs, p.ServiceCIDRs = k.set.Runtime(), k.set.PodCIDRs(), k.set.ServiceCIDRs()
-	p.Attach = func(nodeAddrs []netip.Addr) error {
-		err := k.attach(cfg.Uplinks, nodeAddrs)
+	p.PodLinks = k.podLinks.Need
+	p.Runtime, p.ServiceCIDRs = k.set.Runtime(), k.set.ServiceCIDRs()
+	who := &identity{cfg: cfg, health: p.Health, log: p.Log}
+	p.Attach = func(n reconcile.NodeNet) error {
+		who.look(n)
+		err := k.attach(k.uplinkChoice(cfg, n))
 		o.syncs.Attached(err)
+		p.Health.Unserved(k.attacher.Unserved())
 		return err
 	}
 	size := k.set.Sizes()
@@ -135,34 +149,47 @@ func podCIDRs(cfg config.Config) func(service.Node) []netip.Prefix {
 
 // podChoice tells which devices are pods' links.
 func podChoice(cfg config.Config) loader.PodChoice {
-	c := loader.PodChoice{Auto: cfg.PodLinks.Auto, Patterns: cfg.PodLinks.Patterns}
+	links := cfg.PodLinks
+	c := loader.PodChoice{Auto: links.Auto || links.Demand && len(links.Patterns) == 0, Patterns: links.Patterns}
 	switch cfg.DetectLocal {
 	case config.DetectBridge:
-		c.Bridge = cfg.PodLinks.Bridge
+		c.Bridge = links.Bridge
+		return c
 	case config.DetectPrefix:
-		c.Prefix = cfg.PodLinks.Prefix
-	default:
+		c.Prefix = links.Prefix
 		return c
 	}
-	c.Auto = c.Auto || len(c.Patterns) == 0
+	if !links.Demand {
+		return c
+	}
+	switch cfg.EastWest {
+	case config.EastWestOff:
+		return loader.PodChoice{} // what begins on this node is somebody else's
+	case config.EastWestSocket:
+		c.OnDemand = true
+	}
 	return c
 }
 
 // kernel is everything the agent holds in the kernel.
 type kernel struct {
-	lock     *loader.Lock
-	set      *maps.Set
-	programs *loader.Programs
-	attacher *loader.Attacher
-	podLinks *loader.PodLinks
-	sockets  *loader.SocketAttacher
-	cgroup   *loader.Cgroup // nil: no programs on sockets
-	clock    *loader.Clock
-	netns    uint64 // cookie of the node's network namespace
+	lock      *loader.Lock
+	set       *maps.Set
+	programs  *loader.Programs
+	attacher  *loader.Attacher
+	podLinks  *loader.PodLinks
+	sockets   *loader.SocketAttacher
+	cgroup    *loader.Cgroup // nil: no programs on sockets
+	collector *loader.Collector
+	clock     *loader.Clock
+	nextHops  *nexthops.Keeper
+	netns     uint64 // cookie of the node's network namespace
+	log       *slog.Logger
+	warned    map[loader.DeviceWarning]bool // these were logged
 }
 
-func openKernel(cfg config.Config, log *slog.Logger) (*kernel, error) {
-	features, err := loader.Probe()
+func openKernel(cfg config.Config, snat sourceports.Range, log *slog.Logger) (*kernel, error) {
+	features, err := loader.Probe(loader.Wants{Sockets: cfg.EastWest != config.EastWestOff})
 	if err != nil {
 		return nil, err
 	}
@@ -172,18 +199,22 @@ func openKernel(cfg config.Config, log *slog.Logger) (*kernel, error) {
 	if err := loader.EnsureBPFFS(cfg.BPFFS); err != nil {
 		return nil, err
 	}
-	k := &kernel{}
-	if err := k.open(cfg, log); err != nil {
+	k := &kernel{log: log, warned: make(map[loader.DeviceWarning]bool)}
+	if err := k.open(cfg, snat, log); err != nil {
 		return nil, errors.Join(err, k.close())
 	}
 	return k, nil
 }
 
-func (k *kernel) open(cfg config.Config, log *slog.Logger) (err error) {
+func (k *kernel) open(cfg config.Config, snat sourceports.Range, log *slog.Logger) (err error) {
 	if k.lock, err = loader.AcquireLock(cfg.BPFFS); err != nil {
 		return err
 	}
 	mode, err := loader.ParseXDPMode(cfg.XDP)
+	if err != nil {
+		return err
+	}
+	unknown, err := loader.ParseUnknownFlow(cfg.UnknownFlow)
 	if err != nil {
 		return err
 	}
@@ -194,7 +225,7 @@ func (k *kernel) open(cfg config.Config, log *slog.Logger) (err error) {
 	log.Info("maps", "created", created, "pins", loader.MapsDir(cfg.BPFFS))
 	pods := podChoice(cfg)
 	k.programs, err = loader.Load(loader.Config{
-		XDP: mode, PodLinks: pods.Any(), SNATMin: cfg.SNATPorts.Min, SNATMax: cfg.SNATPorts.Max, DropUnknownFlows: cfg.DropUnknownFlows,
+		XDP: mode, PodLinks: pods.Any() && !pods.OnDemand, SNATMin: snat.Min, SNATMax: snat.Max, UnknownFlow: unknown,
 		RejectRate: cfg.Answers.RejectRate, RejectTCPReset: cfg.Answers.RejectReset, VIPEcho: cfg.Answers.VIPEcho,
 		ResetGone: cfg.OnBackendGone == config.ResetGone,
 		Sockets:   cfg.EastWest != config.EastWestOff, PodsByPacket: cfg.EastWest == config.EastWestPacket,
@@ -205,29 +236,81 @@ func (k *kernel) open(cfg config.Config, log *slog.Logger) (err error) {
 	if err := k.openSockets(cfg, log); err != nil {
 		return err
 	}
+	if k.collector, err = loader.NewCollector(k.set); err != nil {
+		return err
+	}
 	if k.clock, err = loader.NewClock(); err != nil {
 		return err
 	}
 	k.attacher = loader.NewAttacher(k.programs, loader.LinksDir(cfg.BPFFS), mode, log)
 	k.podLinks = loader.NewPodLinks(k.programs, loader.LinksDir(cfg.BPFFS), pods, log)
+	k.nextHops = nexthops.New(nexthops.Parts{
+		Routes: k.set.Routes(), InUse: k.set.Neighbours(), Clock: k.clock, Kernel: loader.Routes{}, Log: log,
+	})
 	return nil
 }
 
-// attach brings programs onto the uplinks: the named ones, or those of a node
-// with these addresses.
-func (k *kernel) attach(names []string, nodeAddrs []netip.Addr) error {
-	uplinks, err := loader.Uplinks(names, nodeAddrs)
+// uplinkChoice says which devices are uplinks of a node.
+func (k *kernel) uplinkChoice(cfg config.Config, n reconcile.NodeNet) loader.UplinkChoice {
+	c := loader.UplinkChoice{
+		Names: cfg.Uplinks, NodeAddrs: n.Addrs, PodLinks: podChoice(cfg),
+		PodCIDRs: slices.Concat(n.PodCIDRs, cfg.ClusterCIDRs),
+	}
+	if !n.Known {
+		c.Keep = append([]string{}, k.attacher.Devices()...)
+	}
+	return c
+}
+
+// attach brings programs onto the uplinks. Devices that are not required are served
+// as well as can be.
+func (k *kernel) attach(choice loader.UplinkChoice) error {
+	uplinks, err := choice.ChooseAll()
 	if err != nil {
 		return err
 	}
-	k.podLinks.SetUplinks(uplinks)
-	if err := k.attacher.Sync(uplinks); err != nil {
-		return err
+	names := loader.Names(uplinks)
+	if choice.Keep == nil {
+		k.podLinks.SetUplinks(names)
 	}
-	if err := loader.SyncDevices(k.set.Devices(), k.attacher.Status()); err != nil {
-		return err
+	k.warn(loader.Names(slices.DeleteFunc(slices.Clone(uplinks), func(u loader.Uplink) bool { return u.Port || u.Answers })))
+	// Before programs ask. What they do not know goes a slower way, so they are attached in any case.
+	known := errors.Join(loader.SyncStations(k.set.Stations(), names), loader.SyncAddresses(k.set.Addresses(maps.NodeAddress), k.set.Runtime()))
+	if err := k.attacher.SyncUplinks(uplinks); err != nil {
+		return errors.Join(known, err)
 	}
-	return errors.Join(k.attachSockets(), k.attacher.Verify())
+	err = loader.SyncDevices(k.set.Devices(), k.attacher.Status(), loader.DevicesBeside{Chosen: uplinks, NodeAddrs: choice.NodeAddrs})
+	k.nextHops.Changed()
+	if err != nil {
+		return errors.Join(known, err)
+	}
+	return errors.Join(known, k.attachSockets(), k.attacher.Verify())
+}
+
+// warn logs, once each, which settings of uplinks will have packets dropped.
+func (k *kernel) warn(uplinks []string) {
+	all, err := loader.DeviceWarnings(uplinks)
+	if err != nil {
+		k.log.Warn("settings of uplinks are not known", "err", err)
+	}
+	for _, w := range all {
+		if !k.warned[w] {
+			k.warned[w] = true
+			k.log.Warn("uplink", "device", w.Device, "warning", w.Warning)
+		}
+	}
+}
+
+// uplinks tells of each uplink whether it is served.
+func (k *kernel) uplinks() map[string]bool {
+	served := make(map[string]bool)
+	for _, name := range k.attacher.Devices() {
+		served[name] = true
+	}
+	for name := range k.attacher.Unserved() {
+		served[name] = false
+	}
+	return served
 }
 
 // sizes fills in the defaults.
@@ -240,6 +323,7 @@ func sizes(want maps.Sizes) maps.Sizes {
 		Slots:        cmp.Or(want.Slots, def.Slots),
 		Flows:        cmp.Or(want.Flows, def.Flows),
 		HalfOpen:     cmp.Or(want.HalfOpen, def.HalfOpen),
+		Closed:       cmp.Or(want.Closed, def.Closed),
 		Affinity:     cmp.Or(want.Affinity, def.Affinity),
 		SourceRanges: cmp.Or(want.SourceRanges, def.SourceRanges),
 	}
@@ -260,6 +344,9 @@ func (k *kernel) close() error {
 	if k.clock != nil {
 		errs = append(errs, k.clock.Close())
 	}
+	if k.collector != nil {
+		errs = append(errs, k.collector.Close())
+	}
 	if k.programs != nil {
 		errs = append(errs, k.programs.Close())
 	}
@@ -273,10 +360,13 @@ func (k *kernel) close() error {
 }
 
 // Cleanup ends the responder, so that balancers leave first, and takes everything
-// of ebb off the devices and out of the kernel.
+// of ebb off the devices and out of the kernel. It gives the node's settings back last.
 func Cleanup(bpffs, stateDir string, log *slog.Logger) (err error) {
+	settings := func() error {
+		return errors.Join(sourceports.ReservationIn(stateDir).Release(), conntrack.KeptIn(stateDir).Release())
+	}
 	if _, err := os.Stat(bpffs); errors.Is(err, os.ErrNotExist) {
-		return responder.Remove(stateDir)
+		return errors.Join(settings(), responder.Remove(stateDir))
 	}
 	lock, err := loader.AcquireLock(bpffs)
 	if err != nil {
@@ -286,5 +376,6 @@ func Cleanup(bpffs, stateDir string, log *slog.Logger) (err error) {
 	a := loader.NewAttacher(nil, loader.LinksDir(bpffs), loader.XDPOff, log)
 	p := loader.NewPodLinks(nil, loader.LinksDir(bpffs), loader.PodChoice{}, log)
 	s := loader.NewSocketAttacher(nil, loader.LinksDir(bpffs), log)
-	return errors.Join(responder.Remove(stateDir), s.DetachAll(), p.DetachAll(), a.DetachAll(), p.Close(), a.Close(), loader.RemovePins(bpffs))
+	return errors.Join(responder.Quit(stateDir), s.DetachAll(), p.DetachAll(), a.DetachAll(), p.Close(), a.Close(), loader.RemovePins(bpffs),
+		settings(), responder.Remove(stateDir))
 }

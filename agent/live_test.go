@@ -5,7 +5,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/ebb-lb/ebb/agent/flows"
 	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/maps"
 )
@@ -15,14 +14,12 @@ func TestLiveFlowsCountForTheServiceOfTheirBackend(t *testing.T) {
 	if l.byService() != nil || l.of(1) >= 0 {
 		t.Error("something is known before the first collection")
 	}
-	l.set(map[flows.Owner]int{
-		{ID: 1, Generation: 1}: 2,
-		{ID: 2, Generation: 1}: 3, // of an earlier owner of the index
-		{ID: 2, Generation: 2}: 4,
-		{ID: 3, Generation: 1}: 5,
-		{ID: 9, Generation: 1}: 6, // not in the maps any more
+	l.set(map[maps.BackendID]maps.BackendCounts{
+		1: {Opened: 5, Closed: 3},
+		2: {Opened: 9, Closed: 5, SocketOpened: 13, SocketClosed: 3},
+		3: {Opened: 5}, // its service port has no name any more
 	}, map[maps.BackendID]maps.Backend{
-		1: {ServicePort: 7, Generation: 1}, 2: {ServicePort: 8, Generation: 2}, 3: {ServicePort: 99, Generation: 1},
+		1: {ServicePort: 7}, 2: {ServicePort: 8}, 3: {ServicePort: 99},
 	}, map[maps.ServicePortID]maps.ServicePort{
 		7: {Namespace: "shop", Service: "web", Port: "http"}, 8: {Namespace: "shop", Service: "web", Port: "admin"},
 	})
@@ -30,26 +27,7 @@ func TestLiveFlowsCountForTheServiceOfTheirBackend(t *testing.T) {
 	if diff := cmp.Diff(want, l.byService()); diff != "" {
 		t.Errorf("by service (-want +got):\n%s", diff)
 	}
-	if got := l.of(2); got != 7 {
-		t.Errorf("%d flows of index 2, want 7", got)
-	}
-}
-
-func TestABackendIsGoneOnceItsEntrySaysSoOrIsAnothers(t *testing.T) {
-	is := gone(map[maps.BackendID]maps.Backend{
-		1: {State: maps.Gone, Generation: 3}, 2: {State: maps.Draining, Generation: 3},
-	})
-	for o, want := range map[flows.Owner]bool{
-		{ID: 1, Generation: 3}: true,
-		{ID: 1, Generation: 2}: true,
-		{ID: 1, Generation: 4}: false, // has the index since the maps were read
-		{ID: 2, Generation: 3}: false,
-		{ID: 2, Generation: 2}: true,
-		{ID: 2, Generation: 4}: false,
-		{ID: 3, Generation: 1}: false, // not known
-	} {
-		if got := is(o); got != want {
-			t.Errorf("%+v: %v, want %v", o, got, want)
-		}
+	if got := l.of(2); got != 14 {
+		t.Errorf("%d flows and sockets of index 2, want 14", got)
 	}
 }

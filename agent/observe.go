@@ -9,10 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/ebb-lb/ebb/agent/config"
-	"github.com/ebb-lb/ebb/agent/flows"
 	"github.com/ebb-lb/ebb/agent/metrics"
 	"github.com/ebb-lb/ebb/agent/reconcile"
 	"github.com/ebb-lb/ebb/agent/service"
+	"github.com/ebb-lb/ebb/agent/version"
 	"github.com/ebb-lb/ebb/agent/watch"
 	"github.com/ebb-lb/ebb/loader"
 	"github.com/ebb-lb/ebb/maps"
@@ -29,11 +29,12 @@ type observer struct {
 	last     atomic.Pointer[time.Time] // end of the last complete sync
 }
 
-func newObserver(cfg config.Config, set *maps.Set, store *service.Store, contact *watch.Contact, live *liveCounts, log *slog.Logger) *observer {
+func newObserver(cfg config.Config, set *maps.Set, store *service.Store, contact *watch.Contact, log *slog.Logger) *observer {
 	o := &observer{registry: prometheus.NewRegistry(), bpffs: cfg.BPFFS, log: log}
 	o.last.Store(lastComplete(cfg.BPFFS, log))
-	o.registry.MustRegister(metrics.NewCollector(metrics.SourceOf(set), live.of), collectors.NewGoCollector(),
+	o.registry.MustRegister(metrics.NewCollector(metrics.SourceOf(set)), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics.RegisterBuild(o.registry, version.Get())
 	o.room = metrics.NewRoom(o.registry, limits(set.Sizes()), log)
 	o.syncs = metrics.NewSyncs(o.registry, metrics.Facts{
 		NodeName: cfg.NodeName, Counts: store.Counts, Contact: contact.Last, Complete: o.complete, Now: time.Now,
@@ -63,6 +64,7 @@ func limits(s maps.Sizes) map[string]metrics.Limit {
 		"source_ranges": {Capacity: s.SourceRanges, Flag: "--max-source-ranges"},
 		"flows":         {Capacity: s.Flows, Flag: "--max-flows"},
 		"half_open":     {Capacity: s.HalfOpen, Flag: "--max-half-open"},
+		"closed":        {Capacity: s.Closed, Flag: "--max-closed"},
 	}
 }
 
@@ -87,7 +89,8 @@ func (o *observer) synced(r reconcile.Report) {
 }
 
 // collected takes over what a collection of flows found.
-func (o *observer) collected(r flows.Report) {
-	o.room.Note("flows", uint32(r.Entries))
-	o.room.Note("half_open", uint32(r.HalfOpen))
+func (o *observer) collected(c loader.Collection) {
+	o.room.Note("flows", c.Flows)
+	o.room.Note("half_open", c.HalfOpen)
+	o.room.Note("closed", c.Closed)
 }

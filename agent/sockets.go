@@ -5,8 +5,8 @@ import (
 	"log/slog"
 
 	"github.com/ebb-lb/ebb/agent/config"
+	"github.com/ebb-lb/ebb/agent/sockets"
 	"github.com/ebb-lb/ebb/loader"
-	"github.com/ebb-lb/ebb/maps"
 )
 
 // openSockets finds where programs on sockets go.
@@ -29,13 +29,23 @@ func (k *kernel) openSockets(cfg config.Config, log *slog.Logger) (err error) {
 }
 
 // attachSockets brings programs onto sockets, or takes off what an earlier agent
-// left. Only these programs ask which addresses are the node's.
+// left.
 func (k *kernel) attachSockets() error {
 	if k.cgroup == nil {
 		return k.sockets.DetachAll()
 	}
-	return errors.Join(loader.SyncAddresses(k.set.Addresses(maps.NodeAddress)),
-		k.sockets.Sync(k.cgroup), k.sockets.Verify())
+	return errors.Join(k.sockets.Sync(k.cgroup), k.sockets.Verify())
+}
+
+// reach tells whose sockets are given backends; nil: nobody's.
+func (k *kernel) reach(cfg config.Config) *sockets.Reach {
+	if k.cgroup == nil {
+		return nil
+	}
+	return &sockets.Reach{
+		Host: k.netns, PodsByPacket: cfg.EastWest == config.EastWestPacket,
+		Attached: func() bool { return k.sockets.Attached() }, Groups: k.cgroup.Groups,
+	}
 }
 
 // verify asks the kernel whether everything that was attached is there.

@@ -27,7 +27,7 @@ func newSource(cfg config.Config, store *service.Store, contact *watch.Contact, 
 	if cfg.Source.Dir != "" {
 		return source{filler: watch.NewDir(cfg.Source.Dir, opts, store, log)}, nil
 	}
-	client, err := watch.Connect(cfg.Kubeconfig, contact)
+	client, err := watch.Connect(watch.API{Kubeconfig: cfg.Kubeconfig, Servers: cfg.KubeAPI}, contact)
 	if err != nil {
 		return source{}, err
 	}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	stdmaps "maps"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,10 +16,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ebb-lb/ebb/agent/config"
-	"github.com/ebb-lb/ebb/agent/flows"
 	"github.com/ebb-lb/ebb/agent/reconcile"
 	"github.com/ebb-lb/ebb/loader"
-	"github.com/ebb-lb/ebb/maps"
 )
 
 const (
@@ -27,13 +27,10 @@ const (
 	listenAgain     = 5 * time.Second
 )
 
-// collect looks through the flows regularly.
-func collect(ctx context.Context, set *maps.Set, clock *loader.Clock, live *liveCounts, o *observer, log *slog.Logger) error {
-	c := flows.Collector{
-		Flows: set.Flows(), HalfOpen: set.HalfOpen(), Clock: clock, Timeouts: flows.DefaultTimeouts(),
-	}
+// collect has flows that are over removed, and counts those that live, regularly.
+func collect(ctx context.Context, k *kernel, live *liveCounts, o *observer, log *slog.Logger) error {
 	for {
-		if err := collectOnce(ctx, c, set, live, o, log); err != nil && ctx.Err() == nil {
+		if err := collectOnce(k, live, o, log); err != nil && ctx.Err() == nil {
 			log.Error("collect flows", "error", err)
 		}
 		if !pause(ctx, collectInterval) {
@@ -42,43 +39,41 @@ func collect(ctx context.Context, set *maps.Set, clock *loader.Clock, live *live
 	}
 }
 
-func collectOnce(ctx context.Context, c flows.Collector, set *maps.Set, live *liveCounts, o *observer, log *slog.Logger) error {
-	backends, err := set.Backends().All()
+func collectOnce(k *kernel, live *liveCounts, o *observer, log *slog.Logger) error {
+	c, err := k.collector.Collect()
 	if err != nil {
 		return err
 	}
-	c.Gone = gone(backends)
-	r, err := c.Collect(ctx)
+	o.collected(c)
+	k.podLinks.Used(c.Pods > 0)
+	log.Debug("collected flows", "flows", c.Flows, "half_open", c.HalfOpen, "closed", c.Closed, "deleted", c.Deleted)
+	backends, err := k.set.Backends().All()
 	if err != nil {
 		return err
 	}
-	o.collected(r)
-	log.Debug("collected flows", "entries", r.Entries, "half_open", r.HalfOpen, "deleted", r.Deleted)
-	ports, err := set.ServicePorts().All()
+	done, err := k.set.Stats().All(slices.Collect(stdmaps.Keys(backends)))
 	if err != nil {
 		return err
 	}
-	live.set(r.Live, backends, ports)
+	ports, err := k.set.ServicePorts().All()
+	if err != nil {
+		return err
+	}
+	live.set(done, backends, ports)
 	return nil
 }
 
-// gone tells who has left, as of backends. Who has an index they know a lower
-// generation of is new.
-func gone(backends map[maps.BackendID]maps.Backend) func(flows.Owner) bool {
-	return func(o flows.Owner) bool {
-		b, known := backends[o.ID]
-		return known && (b.State == maps.Gone && b.Generation == o.Generation || b.Generation > o.Generation)
-	}
-}
-
 // follow has the loop look at devices when they change, and now and then.
-func follow(ctx context.Context, verify func() error, loop *reconcile.Loop, log *slog.Logger) error {
+func follow(ctx context.Context, k *kernel, loop *reconcile.Loop, log *slog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return loader.Watch(ctx, loop.DevicesChanged) })
 	g.Go(func() error {
 		for pause(ctx, verifyInterval) {
-			if err := verify(); err != nil {
+			err := k.verify()
+			if err != nil {
 				log.Warn("attachments", "error", err)
+			}
+			if err != nil || len(k.attacher.Unserved()) > 0 {
 				loop.DevicesChanged()
 			}
 		}

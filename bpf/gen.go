@@ -3,10 +3,11 @@
 // nothing here knows what a Service is.
 package bpf
 
-//go:generate go run ./crc32c -o crc32c_table.h
-//go:generate go tool bpf2go -tags linux -target bpfel -type ip_addr -type flow_key -type flow -type half_flow -type frontend_key -type frontend -type table -type service_port -type backend -type backend_counts -type runtime_values -type device -type source_range_key -type pod_cidr_key -type service_cidr_key -type fragment_key -type fragment_ports -type socket_key -type socket_peer -type socket_way -type address_flag -type affinity_key -type affinity_value -type verdict -type hook -type flow_flag -type route_flag -type backend_state -type backend_flag -type frontend_flag -type device_flag Layout layout.c -- -Iinclude
-//go:generate go tool bpf2go -tags linux -target bpfel -no-global-types XDP xdp.c -- -Iinclude
-//go:generate go tool bpf2go -tags linux -target bpfel -no-global-types TC tc.c -- -Iinclude
-//go:generate go tool bpf2go -tags linux -target bpfel -no-global-types Pod pod.c -- -Iinclude
-//go:generate go tool bpf2go -tags linux -target bpfel -no-global-types Sock sock.c -- -Iinclude
-//go:generate go tool bpf2go -tags linux -target bpfel -type clock_reading Clock clock.c -- -Iinclude
+//go:generate go run ./crc32c -o wire/crc32c_table.h
+//go:generate go tool bpf2go -tags linux -target bpfel -type ip_addr -type flow_key -type flow -type half_flow -type given_backend -type flows_pressure -type flow_timeout -type frontend_key -type frontend -type table -type service_port -type backend -type backend_counts -type runtime_values -type device -type source_range_key -type service_cidr_key -type fragment_key -type fragment_ports -type socket_key -type socket_peer -type socket_held -type socket_way -type address_flag -type affinity_key -type affinity_value -type verdict -type hook -type flow_flag -type route_flag -type backend_state -type backend_flag -type frontend_flag -type device_flag -type route_state -type route_state_flag -type neighbour_key -type neighbour -type station_key Layout layout.c -- -Iinclude -I.
+//go:generate go tool bpf2go -tags linux -target bpfel -no-global-types XDP xdp.c -- -Iinclude -I.
+//go:generate go tool bpf2go -tags linux -target bpfel -no-global-types -type unknown_flow TC tc.c -- -Iinclude -I.
+//go:generate go tool bpf2go -tags linux -target bpfel -no-global-types Pod pod.c -- -Iinclude -I.
+//go:generate go tool bpf2go -tags linux -target bpfel -no-global-types Sock sock.c -- -Iinclude -I.
+//go:generate go tool bpf2go -tags linux -target bpfel -type clock_reading Clock clock.c -- -Iinclude -I.
+//go:generate go tool bpf2go -tags linux -target bpfel -no-global-types -type collection Collect collect.c -- -Iinclude -I.

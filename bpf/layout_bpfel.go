@@ -45,14 +45,16 @@ type LayoutBackend struct {
 }
 
 type LayoutBackendCounts struct {
-	_         structs.HostLayout
-	Opened    uint64
-	Closed    uint64
-	Packets   uint64
-	Bytes     uint64
-	RxPackets uint64
-	RxBytes   uint64
-	Handshake [20]uint32
+	_            structs.HostLayout
+	Opened       uint64
+	Closed       uint64
+	SocketOpened uint64
+	SocketClosed uint64
+	Packets      uint64
+	Bytes        uint64
+	RxPackets    uint64
+	RxBytes      uint64
+	Handshake    [20]uint32
 }
 
 type LayoutBackendFlag uint32
@@ -62,6 +64,8 @@ const (
 	LayoutBackendFlagBACKEND_IN_CLUSTER LayoutBackendFlag = 2
 	LayoutBackendFlagBACKEND_IN_LOCAL   LayoutBackendFlag = 4
 	LayoutBackendFlagBACKEND_UNSERVING  LayoutBackendFlag = 8
+	LayoutBackendFlagBACKEND_ELSEWHERE  LayoutBackendFlag = 16
+	LayoutBackendFlagBACKEND_MOVED      LayoutBackendFlag = 32
 )
 
 type LayoutBackendState uint32
@@ -78,31 +82,40 @@ type LayoutDevice struct {
 	Lower  uint32
 	VlanId uint16
 	Flags  uint16
+	Snat4  LayoutIpAddr
+	Snat6  LayoutIpAddr
 }
 
 type LayoutDeviceFlag uint32
 
 const (
-	LayoutDeviceFlagDEVICE_XDP_TX LayoutDeviceFlag = 1
+	LayoutDeviceFlagDEVICE_XDP_TX  LayoutDeviceFlag = 1
+	LayoutDeviceFlagDEVICE_AWAY    LayoutDeviceFlag = 2
+	LayoutDeviceFlagDEVICE_ANSWERS LayoutDeviceFlag = 4
+	LayoutDeviceFlagDEVICE_STACKED LayoutDeviceFlag = 8
 )
 
 type LayoutFlow struct {
 	_          structs.HostLayout
-	Src        LayoutIpAddr
-	Dst        LayoutIpAddr
+	Tag        uint32
 	Sport      uint16
 	Dport      uint16
+	Src        LayoutIpAddr
+	Dst        LayoutIpAddr
 	CsumAddr   uint16
 	CsumPort   uint16
 	Backend    uint32
 	Generation uint32
 	Seen       uint32
 	Ack        uint32
+	End        uint32
+	Began      uint32
 	Flags      uint32
 	Ifindex    uint32
-	Macs       [3]uint32
 	Mtu        uint16
 	Route      uint16
+	Macs       [3]uint32
+	Pad        uint32
 }
 
 type LayoutFlowFlag uint32
@@ -118,6 +131,16 @@ const (
 	LayoutFlowFlagFLOW_REPLIED  LayoutFlowFlag = 128
 	LayoutFlowFlagFLOW_POD      LayoutFlowFlag = 256
 	LayoutFlowFlagFLOW_HAIRPIN  LayoutFlowFlag = 512
+	LayoutFlowFlagFLOW_STREAM   LayoutFlowFlag = 1024
+	LayoutFlowFlagFLOW_STICKY   LayoutFlowFlag = 2048
+	LayoutFlowFlagFLOW_TAKEN    LayoutFlowFlag = 4096
+	LayoutFlowFlagFLOW_MIDWAY   LayoutFlowFlag = 8192
+	LayoutFlowFlagFLOW_PROVED   LayoutFlowFlag = 16384
+	LayoutFlowFlagFLOW_AGAIN    LayoutFlowFlag = 32768
+	LayoutFlowFlagFLOW_OCCUPIED LayoutFlowFlag = 65536
+	LayoutFlowFlagFLOW_OUTWARD  LayoutFlowFlag = 131072
+	LayoutFlowFlagFLOW_GUEST    LayoutFlowFlag = 262144
+	LayoutFlowFlagFLOW_REROUTE  LayoutFlowFlag = 524288
 )
 
 type LayoutFlowKey struct {
@@ -128,6 +151,28 @@ type LayoutFlowKey struct {
 	Dport uint16
 	Proto uint8
 	Pad   [3]uint8
+}
+
+type LayoutFlowTimeout uint32
+
+const (
+	LayoutFlowTimeoutTIMEOUT_ESTABLISHED LayoutFlowTimeout = 86400
+	LayoutFlowTimeoutTIMEOUT_HALF_CLOSED LayoutFlowTimeout = 3600
+	LayoutFlowTimeoutTIMEOUT_SCTP        LayoutFlowTimeout = 210
+	LayoutFlowTimeoutTIMEOUT_UDP         LayoutFlowTimeout = 30
+	LayoutFlowTimeoutTIMEOUT_UDP_STREAM  LayoutFlowTimeout = 180
+	LayoutFlowTimeoutTIMEOUT_HANDSHAKE   LayoutFlowTimeout = 20
+	LayoutFlowTimeoutTIMEOUT_UNPROVED    LayoutFlowTimeout = 30
+	LayoutFlowTimeoutTIMEOUT_UNANSWERED  LayoutFlowTimeout = 3
+	LayoutFlowTimeoutTIMEOUT_CLOSED      LayoutFlowTimeout = 60
+	LayoutFlowTimeoutTIMEOUT_REUSE       LayoutFlowTimeout = 3
+	LayoutFlowTimeoutTIMEOUT_FILTER      LayoutFlowTimeout = 93600
+)
+
+type LayoutFlowsPressure struct {
+	_       structs.HostLayout
+	Refused uint32
+	Swept   uint32
 }
 
 type LayoutFragmentKey struct {
@@ -176,6 +221,12 @@ type LayoutFrontendKey struct {
 	Any   uint8
 }
 
+type LayoutGivenBackend struct {
+	_       structs.HostLayout
+	Tag     uint32
+	Backend uint32
+}
+
 type LayoutHalfFlow struct {
 	_     structs.HostLayout
 	Flow  LayoutFlow
@@ -199,11 +250,16 @@ type LayoutIpAddr struct {
 	B [16]uint8
 }
 
-type LayoutPodCidrKey struct {
+type LayoutNeighbour struct {
 	_      structs.HostLayout
-	Prefix uint32
-	V4     uint32
-	Addr   LayoutIpAddr
+	Used   uint32
+	Probed uint32
+}
+
+type LayoutNeighbourKey struct {
+	_       structs.HostLayout
+	Addr    LayoutIpAddr
+	Ifindex uint32
 }
 
 type LayoutRouteFlag uint32
@@ -214,11 +270,27 @@ const (
 	LayoutRouteFlagROUTE_NOT_XDP LayoutRouteFlag = 4
 )
 
+type LayoutRouteState struct {
+	_       structs.HostLayout
+	Changed uint32
+	Until   uint32
+	Flags   uint32
+	Pad     uint32
+}
+
+type LayoutRouteStateFlag uint32
+
+const (
+	LayoutRouteStateFlagROUTES_MULTIPATH LayoutRouteStateFlag = 1
+	LayoutRouteStateFlagROUTES_BY_SOURCE LayoutRouteStateFlag = 2
+)
+
 type LayoutRuntimeValues struct {
 	_             structs.HostLayout
 	Snat4         LayoutIpAddr
 	Snat6         LayoutIpAddr
 	HostNetns     uint64
+	NodeBits      uint64
 	Services4Net  uint32
 	Services4Mask uint32
 	Services6Net  LayoutIpAddr
@@ -239,6 +311,14 @@ type LayoutServicePort struct {
 	Port      [64]uint8
 	Proto     uint8
 	Pad       [3]uint8
+}
+
+type LayoutSocketHeld struct {
+	_       structs.HostLayout
+	Entry   LayoutSocketKey
+	Left    LayoutSocketKey
+	Backend uint32
+	Pad     uint32
 }
 
 type LayoutSocketKey struct {
@@ -275,6 +355,13 @@ type LayoutSourceRangeKey struct {
 	ServicePort uint32
 	V4          uint32
 	Addr        LayoutIpAddr
+}
+
+type LayoutStationKey struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	VlanId  uint16
+	Mac     [6]uint8
 }
 
 type LayoutTable struct {
@@ -319,7 +406,12 @@ const (
 	LayoutVerdictVERDICT_BACKEND_GONE     LayoutVerdict = 30
 	LayoutVerdictVERDICT_REJECT_LIMITED   LayoutVerdict = 31
 	LayoutVerdictVERDICT_ECHO             LayoutVerdict = 32
-	LayoutVerdictVERDICT_COUNT            LayoutVerdict = 33
+	LayoutVerdictVERDICT_SNAT_UNKNOWN     LayoutVerdict = 33
+	LayoutVerdictVERDICT_BACKEND_ASTRAY   LayoutVerdict = 34
+	LayoutVerdictVERDICT_NOT_OURS         LayoutVerdict = 35
+	LayoutVerdictVERDICT_MARTIAN          LayoutVerdict = 36
+	LayoutVerdictVERDICT_FRAGMENTED       LayoutVerdict = 37
+	LayoutVerdictVERDICT_COUNT            LayoutVerdict = 38
 	LayoutVerdictVERDICT_MAX              LayoutVerdict = 64
 )
 
@@ -327,33 +419,44 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	LayoutMapAddresses          = "addresses"
-	LayoutMapAffinity           = "affinity"
-	LayoutMapBackendStats       = "backend_stats"
-	LayoutMapBackends           = "backends"
-	LayoutMapCounters           = "counters"
-	LayoutMapDevices            = "devices"
-	LayoutMapFlows              = "flows"
-	LayoutMapFragments          = "fragments"
-	LayoutMapFrontends          = "frontends"
-	LayoutMapHalfOpen           = "half_open"
-	LayoutMapPodCidrs           = "pod_cidrs"
-	LayoutMapRuntime            = "runtime"
-	LayoutMapServiceCidrs       = "service_cidrs"
-	LayoutMapServicePorts       = "service_ports"
-	LayoutMapSlots              = "slots"
-	LayoutMapSockets            = "sockets"
-	LayoutMapSourceRanges       = "source_ranges"
-	LayoutVarUnusedAddressFlag  = "unused_address_flag"
-	LayoutVarUnusedBackendFlag  = "unused_backend_flag"
-	LayoutVarUnusedBackendState = "unused_backend_state"
-	LayoutVarUnusedDeviceFlag   = "unused_device_flag"
-	LayoutVarUnusedFlowFlag     = "unused_flow_flag"
-	LayoutVarUnusedFrontendFlag = "unused_frontend_flag"
-	LayoutVarUnusedHook         = "unused_hook"
-	LayoutVarUnusedRouteFlag    = "unused_route_flag"
-	LayoutVarUnusedSocketWay    = "unused_socket_way"
-	LayoutVarUnusedVerdict      = "unused_verdict"
+	LayoutMapAddresses            = "addresses"
+	LayoutMapAffinity             = "affinity"
+	LayoutMapBackendFilter        = "backend_filter"
+	LayoutMapBackendStats         = "backend_stats"
+	LayoutMapBackends             = "backends"
+	LayoutMapClosed               = "closed"
+	LayoutMapCounters             = "counters"
+	LayoutMapDevices              = "devices"
+	LayoutMapFlows                = "flows"
+	LayoutMapFragments            = "fragments"
+	LayoutMapFrontends            = "frontends"
+	LayoutMapGiven                = "given"
+	LayoutMapHalfOpen             = "half_open"
+	LayoutMapHeld                 = "held"
+	LayoutMapNeighbours           = "neighbours"
+	LayoutMapOwned                = "owned"
+	LayoutMapPressure             = "pressure"
+	LayoutMapRoutes               = "routes"
+	LayoutMapRuntime              = "runtime"
+	LayoutMapServiceCidrs         = "service_cidrs"
+	LayoutMapServicePorts         = "service_ports"
+	LayoutMapSlots                = "slots"
+	LayoutMapSockets              = "sockets"
+	LayoutMapSourceRanges         = "source_ranges"
+	LayoutMapStations             = "stations"
+	LayoutMapTheirs               = "theirs"
+	LayoutVarUnusedAddressFlag    = "unused_address_flag"
+	LayoutVarUnusedBackendFlag    = "unused_backend_flag"
+	LayoutVarUnusedBackendState   = "unused_backend_state"
+	LayoutVarUnusedDeviceFlag     = "unused_device_flag"
+	LayoutVarUnusedFlowFlag       = "unused_flow_flag"
+	LayoutVarUnusedFlowTimeout    = "unused_flow_timeout"
+	LayoutVarUnusedFrontendFlag   = "unused_frontend_flag"
+	LayoutVarUnusedHook           = "unused_hook"
+	LayoutVarUnusedRouteFlag      = "unused_route_flag"
+	LayoutVarUnusedRouteStateFlag = "unused_route_state_flag"
+	LayoutVarUnusedSocketWay      = "unused_socket_way"
+	LayoutVarUnusedVerdict        = "unused_verdict"
 )
 
 // LoadLayout returns the embedded CollectionSpec for Layout.
@@ -404,39 +507,50 @@ type LayoutProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LayoutMapSpecs struct {
-	Addresses    *ebpf.MapSpec `ebpf:"addresses"`
-	Affinity     *ebpf.MapSpec `ebpf:"affinity"`
-	BackendStats *ebpf.MapSpec `ebpf:"backend_stats"`
-	Backends     *ebpf.MapSpec `ebpf:"backends"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	Devices      *ebpf.MapSpec `ebpf:"devices"`
-	Flows        *ebpf.MapSpec `ebpf:"flows"`
-	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
-	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
-	HalfOpen     *ebpf.MapSpec `ebpf:"half_open"`
-	PodCidrs     *ebpf.MapSpec `ebpf:"pod_cidrs"`
-	Runtime      *ebpf.MapSpec `ebpf:"runtime"`
-	ServiceCidrs *ebpf.MapSpec `ebpf:"service_cidrs"`
-	ServicePorts *ebpf.MapSpec `ebpf:"service_ports"`
-	Slots        *ebpf.MapSpec `ebpf:"slots"`
-	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
-	SourceRanges *ebpf.MapSpec `ebpf:"source_ranges"`
+	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
+	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
+	BackendFilter *ebpf.MapSpec `ebpf:"backend_filter"`
+	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
+	Backends      *ebpf.MapSpec `ebpf:"backends"`
+	Closed        *ebpf.MapSpec `ebpf:"closed"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Devices       *ebpf.MapSpec `ebpf:"devices"`
+	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
+	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Given         *ebpf.MapSpec `ebpf:"given"`
+	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
+	Held          *ebpf.MapSpec `ebpf:"held"`
+	Neighbours    *ebpf.MapSpec `ebpf:"neighbours"`
+	Owned         *ebpf.MapSpec `ebpf:"owned"`
+	Pressure      *ebpf.MapSpec `ebpf:"pressure"`
+	Routes        *ebpf.MapSpec `ebpf:"routes"`
+	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
+	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
+	Slots         *ebpf.MapSpec `ebpf:"slots"`
+	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
+	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
+	Stations      *ebpf.MapSpec `ebpf:"stations"`
+	Theirs        *ebpf.MapSpec `ebpf:"theirs"`
 }
 
 // LayoutVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LayoutVariableSpecs struct {
-	UnusedAddressFlag  *ebpf.VariableSpec `ebpf:"unused_address_flag"`
-	UnusedBackendFlag  *ebpf.VariableSpec `ebpf:"unused_backend_flag"`
-	UnusedBackendState *ebpf.VariableSpec `ebpf:"unused_backend_state"`
-	UnusedDeviceFlag   *ebpf.VariableSpec `ebpf:"unused_device_flag"`
-	UnusedFlowFlag     *ebpf.VariableSpec `ebpf:"unused_flow_flag"`
-	UnusedFrontendFlag *ebpf.VariableSpec `ebpf:"unused_frontend_flag"`
-	UnusedHook         *ebpf.VariableSpec `ebpf:"unused_hook"`
-	UnusedRouteFlag    *ebpf.VariableSpec `ebpf:"unused_route_flag"`
-	UnusedSocketWay    *ebpf.VariableSpec `ebpf:"unused_socket_way"`
-	UnusedVerdict      *ebpf.VariableSpec `ebpf:"unused_verdict"`
+	UnusedAddressFlag    *ebpf.VariableSpec `ebpf:"unused_address_flag"`
+	UnusedBackendFlag    *ebpf.VariableSpec `ebpf:"unused_backend_flag"`
+	UnusedBackendState   *ebpf.VariableSpec `ebpf:"unused_backend_state"`
+	UnusedDeviceFlag     *ebpf.VariableSpec `ebpf:"unused_device_flag"`
+	UnusedFlowFlag       *ebpf.VariableSpec `ebpf:"unused_flow_flag"`
+	UnusedFlowTimeout    *ebpf.VariableSpec `ebpf:"unused_flow_timeout"`
+	UnusedFrontendFlag   *ebpf.VariableSpec `ebpf:"unused_frontend_flag"`
+	UnusedHook           *ebpf.VariableSpec `ebpf:"unused_hook"`
+	UnusedRouteFlag      *ebpf.VariableSpec `ebpf:"unused_route_flag"`
+	UnusedRouteStateFlag *ebpf.VariableSpec `ebpf:"unused_route_state_flag"`
+	UnusedSocketWay      *ebpf.VariableSpec `ebpf:"unused_socket_way"`
+	UnusedVerdict        *ebpf.VariableSpec `ebpf:"unused_verdict"`
 }
 
 // LayoutObjects contains all objects after they have been loaded into the kernel.
@@ -459,44 +573,62 @@ func (o *LayoutObjects) Close() error {
 //
 // It can be passed to LoadLayoutObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LayoutMaps struct {
-	Addresses    *ebpf.Map `ebpf:"addresses"`
-	Affinity     *ebpf.Map `ebpf:"affinity"`
-	BackendStats *ebpf.Map `ebpf:"backend_stats"`
-	Backends     *ebpf.Map `ebpf:"backends"`
-	Counters     *ebpf.Map `ebpf:"counters"`
-	Devices      *ebpf.Map `ebpf:"devices"`
-	Flows        *ebpf.Map `ebpf:"flows"`
-	Fragments    *ebpf.Map `ebpf:"fragments"`
-	Frontends    *ebpf.Map `ebpf:"frontends"`
-	HalfOpen     *ebpf.Map `ebpf:"half_open"`
-	PodCidrs     *ebpf.Map `ebpf:"pod_cidrs"`
-	Runtime      *ebpf.Map `ebpf:"runtime"`
-	ServiceCidrs *ebpf.Map `ebpf:"service_cidrs"`
-	ServicePorts *ebpf.Map `ebpf:"service_ports"`
-	Slots        *ebpf.Map `ebpf:"slots"`
-	Sockets      *ebpf.Map `ebpf:"sockets"`
-	SourceRanges *ebpf.Map `ebpf:"source_ranges"`
+	Addresses     *ebpf.Map `ebpf:"addresses"`
+	Affinity      *ebpf.Map `ebpf:"affinity"`
+	BackendFilter *ebpf.Map `ebpf:"backend_filter"`
+	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
+	Backends      *ebpf.Map `ebpf:"backends"`
+	Closed        *ebpf.Map `ebpf:"closed"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Devices       *ebpf.Map `ebpf:"devices"`
+	Flows         *ebpf.Map `ebpf:"flows"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
+	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Given         *ebpf.Map `ebpf:"given"`
+	HalfOpen      *ebpf.Map `ebpf:"half_open"`
+	Held          *ebpf.Map `ebpf:"held"`
+	Neighbours    *ebpf.Map `ebpf:"neighbours"`
+	Owned         *ebpf.Map `ebpf:"owned"`
+	Pressure      *ebpf.Map `ebpf:"pressure"`
+	Routes        *ebpf.Map `ebpf:"routes"`
+	Runtime       *ebpf.Map `ebpf:"runtime"`
+	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
+	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
+	Slots         *ebpf.Map `ebpf:"slots"`
+	Sockets       *ebpf.Map `ebpf:"sockets"`
+	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
+	Stations      *ebpf.Map `ebpf:"stations"`
+	Theirs        *ebpf.Map `ebpf:"theirs"`
 }
 
 func (m *LayoutMaps) Close() error {
 	return _LayoutClose(
 		m.Addresses,
 		m.Affinity,
+		m.BackendFilter,
 		m.BackendStats,
 		m.Backends,
+		m.Closed,
 		m.Counters,
 		m.Devices,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
+		m.Given,
 		m.HalfOpen,
-		m.PodCidrs,
+		m.Held,
+		m.Neighbours,
+		m.Owned,
+		m.Pressure,
+		m.Routes,
 		m.Runtime,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,
 		m.Sockets,
 		m.SourceRanges,
+		m.Stations,
+		m.Theirs,
 	)
 }
 
@@ -504,16 +636,18 @@ func (m *LayoutMaps) Close() error {
 //
 // It can be passed to LoadLayoutObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LayoutVariables struct {
-	UnusedAddressFlag  *ebpf.Variable `ebpf:"unused_address_flag"`
-	UnusedBackendFlag  *ebpf.Variable `ebpf:"unused_backend_flag"`
-	UnusedBackendState *ebpf.Variable `ebpf:"unused_backend_state"`
-	UnusedDeviceFlag   *ebpf.Variable `ebpf:"unused_device_flag"`
-	UnusedFlowFlag     *ebpf.Variable `ebpf:"unused_flow_flag"`
-	UnusedFrontendFlag *ebpf.Variable `ebpf:"unused_frontend_flag"`
-	UnusedHook         *ebpf.Variable `ebpf:"unused_hook"`
-	UnusedRouteFlag    *ebpf.Variable `ebpf:"unused_route_flag"`
-	UnusedSocketWay    *ebpf.Variable `ebpf:"unused_socket_way"`
-	UnusedVerdict      *ebpf.Variable `ebpf:"unused_verdict"`
+	UnusedAddressFlag    *ebpf.Variable `ebpf:"unused_address_flag"`
+	UnusedBackendFlag    *ebpf.Variable `ebpf:"unused_backend_flag"`
+	UnusedBackendState   *ebpf.Variable `ebpf:"unused_backend_state"`
+	UnusedDeviceFlag     *ebpf.Variable `ebpf:"unused_device_flag"`
+	UnusedFlowFlag       *ebpf.Variable `ebpf:"unused_flow_flag"`
+	UnusedFlowTimeout    *ebpf.Variable `ebpf:"unused_flow_timeout"`
+	UnusedFrontendFlag   *ebpf.Variable `ebpf:"unused_frontend_flag"`
+	UnusedHook           *ebpf.Variable `ebpf:"unused_hook"`
+	UnusedRouteFlag      *ebpf.Variable `ebpf:"unused_route_flag"`
+	UnusedRouteStateFlag *ebpf.Variable `ebpf:"unused_route_state_flag"`
+	UnusedSocketWay      *ebpf.Variable `ebpf:"unused_socket_way"`
+	UnusedVerdict        *ebpf.Variable `ebpf:"unused_verdict"`
 }
 
 // LayoutPrograms contains all programs after they have been loaded into the kernel.

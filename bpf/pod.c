@@ -5,22 +5,18 @@
  * Pods' links: the node's ends of their devices. What a pod sends to a service
  * is translated as it arrives, what answers it as it leaves for the pod.
  */
-#include "pod.h"
-
-#include "frag.h"
-#include "reject.h"
-#include "related.h"
+#include "skb/handle.h"
 
 SEC("tcx/ingress")
 int ebb_pod_ingress(struct __sk_buff *skb)
 {
-	return pod_handle(skb, HOOK_POD_INGRESS);
+	return tc_handle(skb, HOOK_POD_INGRESS);
 }
 
 SEC("tcx/egress")
 int ebb_pod_egress(struct __sk_buff *skb)
 {
-	return pod_handle(skb, HOOK_POD_EGRESS);
+	return tc_handle(skb, HOOK_POD_EGRESS);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

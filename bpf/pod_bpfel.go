@@ -16,41 +16,56 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	PodMapAddresses          = "addresses"
-	PodMapAffinity           = "affinity"
-	PodMapAnswerDue          = "answer_due"
-	PodMapBackendRoutes      = "backend_routes"
-	PodMapBackendStats       = "backend_stats"
-	PodMapBackends           = "backends"
-	PodMapBeginScratch       = "begin_scratch"
-	PodMapCounters           = "counters"
-	PodMapDevices            = "devices"
-	PodMapFibScratch         = "fib_scratch"
-	PodMapFlows              = "flows"
-	PodMapFragments          = "fragments"
-	PodMapFrontends          = "frontends"
-	PodMapHalfOpen           = "half_open"
-	PodMapPodCidrs           = "pod_cidrs"
-	PodMapRareScratch        = "rare_scratch"
-	PodMapRejectScratch      = "reject_scratch"
-	PodMapRuntime            = "runtime"
-	PodMapServiceCidrs       = "service_cidrs"
-	PodMapServicePorts       = "service_ports"
-	PodMapSlots              = "slots"
-	PodMapSockets            = "sockets"
-	PodMapSourceRanges       = "source_ranges"
-	PodProgEbbPodEgress      = "ebb_pod_egress"
-	PodProgEbbPodIngress     = "ebb_pod_ingress"
-	PodVarCfgAnswerInterval  = "cfg_answer_interval"
-	PodVarCfgGoneReset       = "cfg_gone_reset"
-	PodVarCfgPodsByPacket    = "cfg_pods_by_packet"
-	PodVarCfgRejectReset     = "cfg_reject_reset"
-	PodVarCfgSnatMax         = "cfg_snat_max"
-	PodVarCfgSnatMin         = "cfg_snat_min"
-	PodVarCfgTickShift       = "cfg_tick_shift"
-	PodVarCfgUnknownFlowDrop = "cfg_unknown_flow_drop"
-	PodVarCfgVipEcho         = "cfg_vip_echo"
-	PodVarCfgXdpGeneric      = "cfg_xdp_generic"
+	PodMapAddresses         = "addresses"
+	PodMapAffinity          = "affinity"
+	PodMapAnswerDue         = "answer_due"
+	PodMapBackendFilter     = "backend_filter"
+	PodMapBackendRoutes     = "backend_routes"
+	PodMapBackendStats      = "backend_stats"
+	PodMapBackendWays       = "backend_ways"
+	PodMapBackends          = "backends"
+	PodMapBeginScratch      = "begin_scratch"
+	PodMapClosed            = "closed"
+	PodMapCounters          = "counters"
+	PodMapCutScratch        = "cut_scratch"
+	PodMapDevices           = "devices"
+	PodMapFibScratch        = "fib_scratch"
+	PodMapFlows             = "flows"
+	PodMapFragments         = "fragments"
+	PodMapFrontends         = "frontends"
+	PodMapGiven             = "given"
+	PodMapHalfOpen          = "half_open"
+	PodMapHeaderScratch     = "header_scratch"
+	PodMapHeld              = "held"
+	PodMapNeighbours        = "neighbours"
+	PodMapOwned             = "owned"
+	PodMapPressure          = "pressure"
+	PodMapRejectScratch     = "reject_scratch"
+	PodMapRoutes            = "routes"
+	PodMapRuntime           = "runtime"
+	PodMapServiceCidrs      = "service_cidrs"
+	PodMapServicePorts      = "service_ports"
+	PodMapSlots             = "slots"
+	PodMapSockets           = "sockets"
+	PodMapSourceRanges      = "source_ranges"
+	PodMapStations          = "stations"
+	PodMapTheirs            = "theirs"
+	PodMapUnresolved        = "unresolved"
+	PodProgEbbPodEgress     = "ebb_pod_egress"
+	PodProgEbbPodIngress    = "ebb_pod_ingress"
+	PodVarCfgAnswerInterval = "cfg_answer_interval"
+	PodVarCfgGoneReset      = "cfg_gone_reset"
+	PodVarCfgHz             = "cfg_hz"
+	PodVarCfgMptcp          = "cfg_mptcp"
+	PodVarCfgNoEthernet     = "cfg_no_ethernet"
+	PodVarCfgPodsByPacket   = "cfg_pods_by_packet"
+	PodVarCfgRejectReset    = "cfg_reject_reset"
+	PodVarCfgSnatMax        = "cfg_snat_max"
+	PodVarCfgSnatMin        = "cfg_snat_min"
+	PodVarCfgTickShift      = "cfg_tick_shift"
+	PodVarCfgUnknownFlow    = "cfg_unknown_flow"
+	PodVarCfgVipEcho        = "cfg_vip_echo"
+	PodVarCfgXdpGeneric     = "cfg_xdp_generic"
 )
 
 // LoadPod returns the embedded CollectionSpec for Pod.
@@ -106,42 +121,57 @@ type PodMapSpecs struct {
 	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
 	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
 	AnswerDue     *ebpf.MapSpec `ebpf:"answer_due"`
+	BackendFilter *ebpf.MapSpec `ebpf:"backend_filter"`
 	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
+	BackendWays   *ebpf.MapSpec `ebpf:"backend_ways"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
 	BeginScratch  *ebpf.MapSpec `ebpf:"begin_scratch"`
+	Closed        *ebpf.MapSpec `ebpf:"closed"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	CutScratch    *ebpf.MapSpec `ebpf:"cut_scratch"`
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	FibScratch    *ebpf.MapSpec `ebpf:"fib_scratch"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Given         *ebpf.MapSpec `ebpf:"given"`
 	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
-	PodCidrs      *ebpf.MapSpec `ebpf:"pod_cidrs"`
-	RareScratch   *ebpf.MapSpec `ebpf:"rare_scratch"`
+	HeaderScratch *ebpf.MapSpec `ebpf:"header_scratch"`
+	Held          *ebpf.MapSpec `ebpf:"held"`
+	Neighbours    *ebpf.MapSpec `ebpf:"neighbours"`
+	Owned         *ebpf.MapSpec `ebpf:"owned"`
+	Pressure      *ebpf.MapSpec `ebpf:"pressure"`
 	RejectScratch *ebpf.MapSpec `ebpf:"reject_scratch"`
+	Routes        *ebpf.MapSpec `ebpf:"routes"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
 	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
+	Stations      *ebpf.MapSpec `ebpf:"stations"`
+	Theirs        *ebpf.MapSpec `ebpf:"theirs"`
+	Unresolved    *ebpf.MapSpec `ebpf:"unresolved"`
 }
 
 // PodVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type PodVariableSpecs struct {
-	CfgAnswerInterval  *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
-	CfgGoneReset       *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
-	CfgPodsByPacket    *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
-	CfgRejectReset     *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
-	CfgSnatMax         *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
-	CfgSnatMin         *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
-	CfgTickShift       *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
-	CfgUnknownFlowDrop *ebpf.VariableSpec `ebpf:"cfg_unknown_flow_drop"`
-	CfgVipEcho         *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
-	CfgXdpGeneric      *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
+	CfgAnswerInterval *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
+	CfgGoneReset      *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
+	CfgHz             *ebpf.VariableSpec `ebpf:"cfg_hz"`
+	CfgMptcp          *ebpf.VariableSpec `ebpf:"cfg_mptcp"`
+	CfgNoEthernet     *ebpf.VariableSpec `ebpf:"cfg_no_ethernet"`
+	CfgPodsByPacket   *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
+	CfgRejectReset    *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
+	CfgSnatMax        *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
+	CfgSnatMin        *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
+	CfgTickShift      *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
+	CfgUnknownFlow    *ebpf.VariableSpec `ebpf:"cfg_unknown_flow"`
+	CfgVipEcho        *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
+	CfgXdpGeneric     *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
 }
 
 // PodObjects contains all objects after they have been loaded into the kernel.
@@ -167,26 +197,38 @@ type PodMaps struct {
 	Addresses     *ebpf.Map `ebpf:"addresses"`
 	Affinity      *ebpf.Map `ebpf:"affinity"`
 	AnswerDue     *ebpf.Map `ebpf:"answer_due"`
+	BackendFilter *ebpf.Map `ebpf:"backend_filter"`
 	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
+	BackendWays   *ebpf.Map `ebpf:"backend_ways"`
 	Backends      *ebpf.Map `ebpf:"backends"`
 	BeginScratch  *ebpf.Map `ebpf:"begin_scratch"`
+	Closed        *ebpf.Map `ebpf:"closed"`
 	Counters      *ebpf.Map `ebpf:"counters"`
+	CutScratch    *ebpf.Map `ebpf:"cut_scratch"`
 	Devices       *ebpf.Map `ebpf:"devices"`
 	FibScratch    *ebpf.Map `ebpf:"fib_scratch"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Given         *ebpf.Map `ebpf:"given"`
 	HalfOpen      *ebpf.Map `ebpf:"half_open"`
-	PodCidrs      *ebpf.Map `ebpf:"pod_cidrs"`
-	RareScratch   *ebpf.Map `ebpf:"rare_scratch"`
+	HeaderScratch *ebpf.Map `ebpf:"header_scratch"`
+	Held          *ebpf.Map `ebpf:"held"`
+	Neighbours    *ebpf.Map `ebpf:"neighbours"`
+	Owned         *ebpf.Map `ebpf:"owned"`
+	Pressure      *ebpf.Map `ebpf:"pressure"`
 	RejectScratch *ebpf.Map `ebpf:"reject_scratch"`
+	Routes        *ebpf.Map `ebpf:"routes"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	Sockets       *ebpf.Map `ebpf:"sockets"`
 	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
+	Stations      *ebpf.Map `ebpf:"stations"`
+	Theirs        *ebpf.Map `ebpf:"theirs"`
+	Unresolved    *ebpf.Map `ebpf:"unresolved"`
 }
 
 func (m *PodMaps) Close() error {
@@ -194,26 +236,38 @@ func (m *PodMaps) Close() error {
 		m.Addresses,
 		m.Affinity,
 		m.AnswerDue,
+		m.BackendFilter,
 		m.BackendRoutes,
 		m.BackendStats,
+		m.BackendWays,
 		m.Backends,
 		m.BeginScratch,
+		m.Closed,
 		m.Counters,
+		m.CutScratch,
 		m.Devices,
 		m.FibScratch,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
+		m.Given,
 		m.HalfOpen,
-		m.PodCidrs,
-		m.RareScratch,
+		m.HeaderScratch,
+		m.Held,
+		m.Neighbours,
+		m.Owned,
+		m.Pressure,
 		m.RejectScratch,
+		m.Routes,
 		m.Runtime,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,
 		m.Sockets,
 		m.SourceRanges,
+		m.Stations,
+		m.Theirs,
+		m.Unresolved,
 	)
 }
 
@@ -221,16 +275,19 @@ func (m *PodMaps) Close() error {
 //
 // It can be passed to LoadPodObjects or ebpf.CollectionSpec.LoadAndAssign.
 type PodVariables struct {
-	CfgAnswerInterval  *ebpf.Variable `ebpf:"cfg_answer_interval"`
-	CfgGoneReset       *ebpf.Variable `ebpf:"cfg_gone_reset"`
-	CfgPodsByPacket    *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
-	CfgRejectReset     *ebpf.Variable `ebpf:"cfg_reject_reset"`
-	CfgSnatMax         *ebpf.Variable `ebpf:"cfg_snat_max"`
-	CfgSnatMin         *ebpf.Variable `ebpf:"cfg_snat_min"`
-	CfgTickShift       *ebpf.Variable `ebpf:"cfg_tick_shift"`
-	CfgUnknownFlowDrop *ebpf.Variable `ebpf:"cfg_unknown_flow_drop"`
-	CfgVipEcho         *ebpf.Variable `ebpf:"cfg_vip_echo"`
-	CfgXdpGeneric      *ebpf.Variable `ebpf:"cfg_xdp_generic"`
+	CfgAnswerInterval *ebpf.Variable `ebpf:"cfg_answer_interval"`
+	CfgGoneReset      *ebpf.Variable `ebpf:"cfg_gone_reset"`
+	CfgHz             *ebpf.Variable `ebpf:"cfg_hz"`
+	CfgMptcp          *ebpf.Variable `ebpf:"cfg_mptcp"`
+	CfgNoEthernet     *ebpf.Variable `ebpf:"cfg_no_ethernet"`
+	CfgPodsByPacket   *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
+	CfgRejectReset    *ebpf.Variable `ebpf:"cfg_reject_reset"`
+	CfgSnatMax        *ebpf.Variable `ebpf:"cfg_snat_max"`
+	CfgSnatMin        *ebpf.Variable `ebpf:"cfg_snat_min"`
+	CfgTickShift      *ebpf.Variable `ebpf:"cfg_tick_shift"`
+	CfgUnknownFlow    *ebpf.Variable `ebpf:"cfg_unknown_flow"`
+	CfgVipEcho        *ebpf.Variable `ebpf:"cfg_vip_echo"`
+	CfgXdpGeneric     *ebpf.Variable `ebpf:"cfg_xdp_generic"`
 }
 
 // PodPrograms contains all programs after they have been loaded into the kernel.

@@ -16,42 +16,54 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SockMapAddresses          = "addresses"
-	SockMapAffinity           = "affinity"
-	SockMapBackendStats       = "backend_stats"
-	SockMapBackends           = "backends"
-	SockMapCounters           = "counters"
-	SockMapDevices            = "devices"
-	SockMapFlows              = "flows"
-	SockMapFragments          = "fragments"
-	SockMapFrontends          = "frontends"
-	SockMapHalfOpen           = "half_open"
-	SockMapPodCidrs           = "pod_cidrs"
-	SockMapRuntime            = "runtime"
-	SockMapServiceCidrs       = "service_cidrs"
-	SockMapServicePorts       = "service_ports"
-	SockMapSlots              = "slots"
-	SockMapSockets            = "sockets"
-	SockMapSourceRanges       = "source_ranges"
-	SockProgEbbConnect4       = "ebb_connect4"
-	SockProgEbbConnect6       = "ebb_connect6"
-	SockProgEbbGetpeername4   = "ebb_getpeername4"
-	SockProgEbbGetpeername6   = "ebb_getpeername6"
-	SockProgEbbRecvmsg4       = "ebb_recvmsg4"
-	SockProgEbbRecvmsg6       = "ebb_recvmsg6"
-	SockProgEbbSendmsg4       = "ebb_sendmsg4"
-	SockProgEbbSendmsg6       = "ebb_sendmsg6"
-	SockProgEbbSockRelease    = "ebb_sock_release"
-	SockVarCfgAnswerInterval  = "cfg_answer_interval"
-	SockVarCfgGoneReset       = "cfg_gone_reset"
-	SockVarCfgPodsByPacket    = "cfg_pods_by_packet"
-	SockVarCfgRejectReset     = "cfg_reject_reset"
-	SockVarCfgSnatMax         = "cfg_snat_max"
-	SockVarCfgSnatMin         = "cfg_snat_min"
-	SockVarCfgTickShift       = "cfg_tick_shift"
-	SockVarCfgUnknownFlowDrop = "cfg_unknown_flow_drop"
-	SockVarCfgVipEcho         = "cfg_vip_echo"
-	SockVarCfgXdpGeneric      = "cfg_xdp_generic"
+	SockMapAddresses         = "addresses"
+	SockMapAffinity          = "affinity"
+	SockMapBackendFilter     = "backend_filter"
+	SockMapBackendStats      = "backend_stats"
+	SockMapBackends          = "backends"
+	SockMapClosed            = "closed"
+	SockMapCounters          = "counters"
+	SockMapDevices           = "devices"
+	SockMapFlows             = "flows"
+	SockMapFragments         = "fragments"
+	SockMapFrontends         = "frontends"
+	SockMapGiven             = "given"
+	SockMapHalfOpen          = "half_open"
+	SockMapHeld              = "held"
+	SockMapNeighbours        = "neighbours"
+	SockMapOwned             = "owned"
+	SockMapPressure          = "pressure"
+	SockMapRoutes            = "routes"
+	SockMapRuntime           = "runtime"
+	SockMapServiceCidrs      = "service_cidrs"
+	SockMapServicePorts      = "service_ports"
+	SockMapSlots             = "slots"
+	SockMapSockets           = "sockets"
+	SockMapSourceRanges      = "source_ranges"
+	SockMapStations          = "stations"
+	SockMapTheirs            = "theirs"
+	SockProgEbbConnect4      = "ebb_connect4"
+	SockProgEbbConnect6      = "ebb_connect6"
+	SockProgEbbGetpeername4  = "ebb_getpeername4"
+	SockProgEbbGetpeername6  = "ebb_getpeername6"
+	SockProgEbbRecvmsg4      = "ebb_recvmsg4"
+	SockProgEbbRecvmsg6      = "ebb_recvmsg6"
+	SockProgEbbSendmsg4      = "ebb_sendmsg4"
+	SockProgEbbSendmsg6      = "ebb_sendmsg6"
+	SockProgEbbSockRelease   = "ebb_sock_release"
+	SockVarCfgAnswerInterval = "cfg_answer_interval"
+	SockVarCfgGoneReset      = "cfg_gone_reset"
+	SockVarCfgHz             = "cfg_hz"
+	SockVarCfgMptcp          = "cfg_mptcp"
+	SockVarCfgNoEthernet     = "cfg_no_ethernet"
+	SockVarCfgPodsByPacket   = "cfg_pods_by_packet"
+	SockVarCfgRejectReset    = "cfg_reject_reset"
+	SockVarCfgSnatMax        = "cfg_snat_max"
+	SockVarCfgSnatMin        = "cfg_snat_min"
+	SockVarCfgTickShift      = "cfg_tick_shift"
+	SockVarCfgUnknownFlow    = "cfg_unknown_flow"
+	SockVarCfgVipEcho        = "cfg_vip_echo"
+	SockVarCfgXdpGeneric     = "cfg_xdp_generic"
 )
 
 // LoadSock returns the embedded CollectionSpec for Sock.
@@ -111,39 +123,51 @@ type SockProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SockMapSpecs struct {
-	Addresses    *ebpf.MapSpec `ebpf:"addresses"`
-	Affinity     *ebpf.MapSpec `ebpf:"affinity"`
-	BackendStats *ebpf.MapSpec `ebpf:"backend_stats"`
-	Backends     *ebpf.MapSpec `ebpf:"backends"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	Devices      *ebpf.MapSpec `ebpf:"devices"`
-	Flows        *ebpf.MapSpec `ebpf:"flows"`
-	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
-	Frontends    *ebpf.MapSpec `ebpf:"frontends"`
-	HalfOpen     *ebpf.MapSpec `ebpf:"half_open"`
-	PodCidrs     *ebpf.MapSpec `ebpf:"pod_cidrs"`
-	Runtime      *ebpf.MapSpec `ebpf:"runtime"`
-	ServiceCidrs *ebpf.MapSpec `ebpf:"service_cidrs"`
-	ServicePorts *ebpf.MapSpec `ebpf:"service_ports"`
-	Slots        *ebpf.MapSpec `ebpf:"slots"`
-	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
-	SourceRanges *ebpf.MapSpec `ebpf:"source_ranges"`
+	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
+	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
+	BackendFilter *ebpf.MapSpec `ebpf:"backend_filter"`
+	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
+	Backends      *ebpf.MapSpec `ebpf:"backends"`
+	Closed        *ebpf.MapSpec `ebpf:"closed"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Devices       *ebpf.MapSpec `ebpf:"devices"`
+	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
+	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Given         *ebpf.MapSpec `ebpf:"given"`
+	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
+	Held          *ebpf.MapSpec `ebpf:"held"`
+	Neighbours    *ebpf.MapSpec `ebpf:"neighbours"`
+	Owned         *ebpf.MapSpec `ebpf:"owned"`
+	Pressure      *ebpf.MapSpec `ebpf:"pressure"`
+	Routes        *ebpf.MapSpec `ebpf:"routes"`
+	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
+	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
+	Slots         *ebpf.MapSpec `ebpf:"slots"`
+	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
+	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
+	Stations      *ebpf.MapSpec `ebpf:"stations"`
+	Theirs        *ebpf.MapSpec `ebpf:"theirs"`
 }
 
 // SockVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SockVariableSpecs struct {
-	CfgAnswerInterval  *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
-	CfgGoneReset       *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
-	CfgPodsByPacket    *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
-	CfgRejectReset     *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
-	CfgSnatMax         *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
-	CfgSnatMin         *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
-	CfgTickShift       *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
-	CfgUnknownFlowDrop *ebpf.VariableSpec `ebpf:"cfg_unknown_flow_drop"`
-	CfgVipEcho         *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
-	CfgXdpGeneric      *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
+	CfgAnswerInterval *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
+	CfgGoneReset      *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
+	CfgHz             *ebpf.VariableSpec `ebpf:"cfg_hz"`
+	CfgMptcp          *ebpf.VariableSpec `ebpf:"cfg_mptcp"`
+	CfgNoEthernet     *ebpf.VariableSpec `ebpf:"cfg_no_ethernet"`
+	CfgPodsByPacket   *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
+	CfgRejectReset    *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
+	CfgSnatMax        *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
+	CfgSnatMin        *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
+	CfgTickShift      *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
+	CfgUnknownFlow    *ebpf.VariableSpec `ebpf:"cfg_unknown_flow"`
+	CfgVipEcho        *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
+	CfgXdpGeneric     *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
 }
 
 // SockObjects contains all objects after they have been loaded into the kernel.
@@ -166,44 +190,62 @@ func (o *SockObjects) Close() error {
 //
 // It can be passed to LoadSockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SockMaps struct {
-	Addresses    *ebpf.Map `ebpf:"addresses"`
-	Affinity     *ebpf.Map `ebpf:"affinity"`
-	BackendStats *ebpf.Map `ebpf:"backend_stats"`
-	Backends     *ebpf.Map `ebpf:"backends"`
-	Counters     *ebpf.Map `ebpf:"counters"`
-	Devices      *ebpf.Map `ebpf:"devices"`
-	Flows        *ebpf.Map `ebpf:"flows"`
-	Fragments    *ebpf.Map `ebpf:"fragments"`
-	Frontends    *ebpf.Map `ebpf:"frontends"`
-	HalfOpen     *ebpf.Map `ebpf:"half_open"`
-	PodCidrs     *ebpf.Map `ebpf:"pod_cidrs"`
-	Runtime      *ebpf.Map `ebpf:"runtime"`
-	ServiceCidrs *ebpf.Map `ebpf:"service_cidrs"`
-	ServicePorts *ebpf.Map `ebpf:"service_ports"`
-	Slots        *ebpf.Map `ebpf:"slots"`
-	Sockets      *ebpf.Map `ebpf:"sockets"`
-	SourceRanges *ebpf.Map `ebpf:"source_ranges"`
+	Addresses     *ebpf.Map `ebpf:"addresses"`
+	Affinity      *ebpf.Map `ebpf:"affinity"`
+	BackendFilter *ebpf.Map `ebpf:"backend_filter"`
+	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
+	Backends      *ebpf.Map `ebpf:"backends"`
+	Closed        *ebpf.Map `ebpf:"closed"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Devices       *ebpf.Map `ebpf:"devices"`
+	Flows         *ebpf.Map `ebpf:"flows"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
+	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Given         *ebpf.Map `ebpf:"given"`
+	HalfOpen      *ebpf.Map `ebpf:"half_open"`
+	Held          *ebpf.Map `ebpf:"held"`
+	Neighbours    *ebpf.Map `ebpf:"neighbours"`
+	Owned         *ebpf.Map `ebpf:"owned"`
+	Pressure      *ebpf.Map `ebpf:"pressure"`
+	Routes        *ebpf.Map `ebpf:"routes"`
+	Runtime       *ebpf.Map `ebpf:"runtime"`
+	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
+	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
+	Slots         *ebpf.Map `ebpf:"slots"`
+	Sockets       *ebpf.Map `ebpf:"sockets"`
+	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
+	Stations      *ebpf.Map `ebpf:"stations"`
+	Theirs        *ebpf.Map `ebpf:"theirs"`
 }
 
 func (m *SockMaps) Close() error {
 	return _SockClose(
 		m.Addresses,
 		m.Affinity,
+		m.BackendFilter,
 		m.BackendStats,
 		m.Backends,
+		m.Closed,
 		m.Counters,
 		m.Devices,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
+		m.Given,
 		m.HalfOpen,
-		m.PodCidrs,
+		m.Held,
+		m.Neighbours,
+		m.Owned,
+		m.Pressure,
+		m.Routes,
 		m.Runtime,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,
 		m.Sockets,
 		m.SourceRanges,
+		m.Stations,
+		m.Theirs,
 	)
 }
 
@@ -211,16 +253,19 @@ func (m *SockMaps) Close() error {
 //
 // It can be passed to LoadSockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SockVariables struct {
-	CfgAnswerInterval  *ebpf.Variable `ebpf:"cfg_answer_interval"`
-	CfgGoneReset       *ebpf.Variable `ebpf:"cfg_gone_reset"`
-	CfgPodsByPacket    *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
-	CfgRejectReset     *ebpf.Variable `ebpf:"cfg_reject_reset"`
-	CfgSnatMax         *ebpf.Variable `ebpf:"cfg_snat_max"`
-	CfgSnatMin         *ebpf.Variable `ebpf:"cfg_snat_min"`
-	CfgTickShift       *ebpf.Variable `ebpf:"cfg_tick_shift"`
-	CfgUnknownFlowDrop *ebpf.Variable `ebpf:"cfg_unknown_flow_drop"`
-	CfgVipEcho         *ebpf.Variable `ebpf:"cfg_vip_echo"`
-	CfgXdpGeneric      *ebpf.Variable `ebpf:"cfg_xdp_generic"`
+	CfgAnswerInterval *ebpf.Variable `ebpf:"cfg_answer_interval"`
+	CfgGoneReset      *ebpf.Variable `ebpf:"cfg_gone_reset"`
+	CfgHz             *ebpf.Variable `ebpf:"cfg_hz"`
+	CfgMptcp          *ebpf.Variable `ebpf:"cfg_mptcp"`
+	CfgNoEthernet     *ebpf.Variable `ebpf:"cfg_no_ethernet"`
+	CfgPodsByPacket   *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
+	CfgRejectReset    *ebpf.Variable `ebpf:"cfg_reject_reset"`
+	CfgSnatMax        *ebpf.Variable `ebpf:"cfg_snat_max"`
+	CfgSnatMin        *ebpf.Variable `ebpf:"cfg_snat_min"`
+	CfgTickShift      *ebpf.Variable `ebpf:"cfg_tick_shift"`
+	CfgUnknownFlow    *ebpf.Variable `ebpf:"cfg_unknown_flow"`
+	CfgVipEcho        *ebpf.Variable `ebpf:"cfg_vip_echo"`
+	CfgXdpGeneric     *ebpf.Variable `ebpf:"cfg_xdp_generic"`
 }
 
 // SockPrograms contains all programs after they have been loaded into the kernel.

@@ -5,10 +5,7 @@
  * Uplinks, with an skb: all that XDP leaves, or everything where there is no
  * XDP; and at egress the replies of this node's backends.
  */
-#include "ctx_skb.h"
-#include "frag.h"
-#include "reject.h"
-#include "related.h"
+#include "skb/handle.h"
 
 SEC("tcx/ingress")
 int ebb_tc_ingress(struct __sk_buff *skb)

@@ -12,45 +12,68 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type TCUnknownFlow uint8
+
+const (
+	TCUnknownFlowUNKNOWN_RESET TCUnknownFlow = 0
+	TCUnknownFlowUNKNOWN_DROP  TCUnknownFlow = 1
+	TCUnknownFlowUNKNOWN_PASS  TCUnknownFlow = 2
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	TCMapAddresses          = "addresses"
-	TCMapAffinity           = "affinity"
-	TCMapAnswerDue          = "answer_due"
-	TCMapBackendRoutes      = "backend_routes"
-	TCMapBackendStats       = "backend_stats"
-	TCMapBackends           = "backends"
-	TCMapBeginScratch       = "begin_scratch"
-	TCMapCounters           = "counters"
-	TCMapDevices            = "devices"
-	TCMapFibScratch         = "fib_scratch"
-	TCMapFlows              = "flows"
-	TCMapFragments          = "fragments"
-	TCMapFrontends          = "frontends"
-	TCMapHalfOpen           = "half_open"
-	TCMapPodCidrs           = "pod_cidrs"
-	TCMapRareScratch        = "rare_scratch"
-	TCMapRejectScratch      = "reject_scratch"
-	TCMapRuntime            = "runtime"
-	TCMapServiceCidrs       = "service_cidrs"
-	TCMapServicePorts       = "service_ports"
-	TCMapSlots              = "slots"
-	TCMapSockets            = "sockets"
-	TCMapSourceRanges       = "source_ranges"
-	TCProgEbbTcEgress       = "ebb_tc_egress"
-	TCProgEbbTcIngress      = "ebb_tc_ingress"
-	TCVarCfgAnswerInterval  = "cfg_answer_interval"
-	TCVarCfgGoneReset       = "cfg_gone_reset"
-	TCVarCfgPodsByPacket    = "cfg_pods_by_packet"
-	TCVarCfgRejectReset     = "cfg_reject_reset"
-	TCVarCfgSnatMax         = "cfg_snat_max"
-	TCVarCfgSnatMin         = "cfg_snat_min"
-	TCVarCfgTickShift       = "cfg_tick_shift"
-	TCVarCfgUnknownFlowDrop = "cfg_unknown_flow_drop"
-	TCVarCfgVipEcho         = "cfg_vip_echo"
-	TCVarCfgXdpGeneric      = "cfg_xdp_generic"
+	TCMapAddresses         = "addresses"
+	TCMapAffinity          = "affinity"
+	TCMapAnswerDue         = "answer_due"
+	TCMapBackendFilter     = "backend_filter"
+	TCMapBackendRoutes     = "backend_routes"
+	TCMapBackendStats      = "backend_stats"
+	TCMapBackendWays       = "backend_ways"
+	TCMapBackends          = "backends"
+	TCMapBeginScratch      = "begin_scratch"
+	TCMapClosed            = "closed"
+	TCMapCounters          = "counters"
+	TCMapCutScratch        = "cut_scratch"
+	TCMapDevices           = "devices"
+	TCMapFibScratch        = "fib_scratch"
+	TCMapFlows             = "flows"
+	TCMapFragments         = "fragments"
+	TCMapFrontends         = "frontends"
+	TCMapGiven             = "given"
+	TCMapHalfOpen          = "half_open"
+	TCMapHeaderScratch     = "header_scratch"
+	TCMapHeld              = "held"
+	TCMapNeighbours        = "neighbours"
+	TCMapOwned             = "owned"
+	TCMapPressure          = "pressure"
+	TCMapRejectScratch     = "reject_scratch"
+	TCMapRoutes            = "routes"
+	TCMapRuntime           = "runtime"
+	TCMapServiceCidrs      = "service_cidrs"
+	TCMapServicePorts      = "service_ports"
+	TCMapSlots             = "slots"
+	TCMapSockets           = "sockets"
+	TCMapSourceRanges      = "source_ranges"
+	TCMapStations          = "stations"
+	TCMapTheirs            = "theirs"
+	TCMapUnresolved        = "unresolved"
+	TCProgEbbTcEgress      = "ebb_tc_egress"
+	TCProgEbbTcIngress     = "ebb_tc_ingress"
+	TCVarCfgAnswerInterval = "cfg_answer_interval"
+	TCVarCfgGoneReset      = "cfg_gone_reset"
+	TCVarCfgHz             = "cfg_hz"
+	TCVarCfgMptcp          = "cfg_mptcp"
+	TCVarCfgNoEthernet     = "cfg_no_ethernet"
+	TCVarCfgPodsByPacket   = "cfg_pods_by_packet"
+	TCVarCfgRejectReset    = "cfg_reject_reset"
+	TCVarCfgSnatMax        = "cfg_snat_max"
+	TCVarCfgSnatMin        = "cfg_snat_min"
+	TCVarCfgTickShift      = "cfg_tick_shift"
+	TCVarCfgUnknownFlow    = "cfg_unknown_flow"
+	TCVarCfgVipEcho        = "cfg_vip_echo"
+	TCVarCfgXdpGeneric     = "cfg_xdp_generic"
 )
 
 // LoadTC returns the embedded CollectionSpec for TC.
@@ -106,42 +129,57 @@ type TCMapSpecs struct {
 	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
 	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
 	AnswerDue     *ebpf.MapSpec `ebpf:"answer_due"`
+	BackendFilter *ebpf.MapSpec `ebpf:"backend_filter"`
 	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
+	BackendWays   *ebpf.MapSpec `ebpf:"backend_ways"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
 	BeginScratch  *ebpf.MapSpec `ebpf:"begin_scratch"`
+	Closed        *ebpf.MapSpec `ebpf:"closed"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	CutScratch    *ebpf.MapSpec `ebpf:"cut_scratch"`
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	FibScratch    *ebpf.MapSpec `ebpf:"fib_scratch"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Given         *ebpf.MapSpec `ebpf:"given"`
 	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
-	PodCidrs      *ebpf.MapSpec `ebpf:"pod_cidrs"`
-	RareScratch   *ebpf.MapSpec `ebpf:"rare_scratch"`
+	HeaderScratch *ebpf.MapSpec `ebpf:"header_scratch"`
+	Held          *ebpf.MapSpec `ebpf:"held"`
+	Neighbours    *ebpf.MapSpec `ebpf:"neighbours"`
+	Owned         *ebpf.MapSpec `ebpf:"owned"`
+	Pressure      *ebpf.MapSpec `ebpf:"pressure"`
 	RejectScratch *ebpf.MapSpec `ebpf:"reject_scratch"`
+	Routes        *ebpf.MapSpec `ebpf:"routes"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
 	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
+	Stations      *ebpf.MapSpec `ebpf:"stations"`
+	Theirs        *ebpf.MapSpec `ebpf:"theirs"`
+	Unresolved    *ebpf.MapSpec `ebpf:"unresolved"`
 }
 
 // TCVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TCVariableSpecs struct {
-	CfgAnswerInterval  *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
-	CfgGoneReset       *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
-	CfgPodsByPacket    *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
-	CfgRejectReset     *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
-	CfgSnatMax         *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
-	CfgSnatMin         *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
-	CfgTickShift       *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
-	CfgUnknownFlowDrop *ebpf.VariableSpec `ebpf:"cfg_unknown_flow_drop"`
-	CfgVipEcho         *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
-	CfgXdpGeneric      *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
+	CfgAnswerInterval *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
+	CfgGoneReset      *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
+	CfgHz             *ebpf.VariableSpec `ebpf:"cfg_hz"`
+	CfgMptcp          *ebpf.VariableSpec `ebpf:"cfg_mptcp"`
+	CfgNoEthernet     *ebpf.VariableSpec `ebpf:"cfg_no_ethernet"`
+	CfgPodsByPacket   *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
+	CfgRejectReset    *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
+	CfgSnatMax        *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
+	CfgSnatMin        *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
+	CfgTickShift      *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
+	CfgUnknownFlow    *ebpf.VariableSpec `ebpf:"cfg_unknown_flow"`
+	CfgVipEcho        *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
+	CfgXdpGeneric     *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
 }
 
 // TCObjects contains all objects after they have been loaded into the kernel.
@@ -167,26 +205,38 @@ type TCMaps struct {
 	Addresses     *ebpf.Map `ebpf:"addresses"`
 	Affinity      *ebpf.Map `ebpf:"affinity"`
 	AnswerDue     *ebpf.Map `ebpf:"answer_due"`
+	BackendFilter *ebpf.Map `ebpf:"backend_filter"`
 	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
+	BackendWays   *ebpf.Map `ebpf:"backend_ways"`
 	Backends      *ebpf.Map `ebpf:"backends"`
 	BeginScratch  *ebpf.Map `ebpf:"begin_scratch"`
+	Closed        *ebpf.Map `ebpf:"closed"`
 	Counters      *ebpf.Map `ebpf:"counters"`
+	CutScratch    *ebpf.Map `ebpf:"cut_scratch"`
 	Devices       *ebpf.Map `ebpf:"devices"`
 	FibScratch    *ebpf.Map `ebpf:"fib_scratch"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Given         *ebpf.Map `ebpf:"given"`
 	HalfOpen      *ebpf.Map `ebpf:"half_open"`
-	PodCidrs      *ebpf.Map `ebpf:"pod_cidrs"`
-	RareScratch   *ebpf.Map `ebpf:"rare_scratch"`
+	HeaderScratch *ebpf.Map `ebpf:"header_scratch"`
+	Held          *ebpf.Map `ebpf:"held"`
+	Neighbours    *ebpf.Map `ebpf:"neighbours"`
+	Owned         *ebpf.Map `ebpf:"owned"`
+	Pressure      *ebpf.Map `ebpf:"pressure"`
 	RejectScratch *ebpf.Map `ebpf:"reject_scratch"`
+	Routes        *ebpf.Map `ebpf:"routes"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	Sockets       *ebpf.Map `ebpf:"sockets"`
 	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
+	Stations      *ebpf.Map `ebpf:"stations"`
+	Theirs        *ebpf.Map `ebpf:"theirs"`
+	Unresolved    *ebpf.Map `ebpf:"unresolved"`
 }
 
 func (m *TCMaps) Close() error {
@@ -194,26 +244,38 @@ func (m *TCMaps) Close() error {
 		m.Addresses,
 		m.Affinity,
 		m.AnswerDue,
+		m.BackendFilter,
 		m.BackendRoutes,
 		m.BackendStats,
+		m.BackendWays,
 		m.Backends,
 		m.BeginScratch,
+		m.Closed,
 		m.Counters,
+		m.CutScratch,
 		m.Devices,
 		m.FibScratch,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
+		m.Given,
 		m.HalfOpen,
-		m.PodCidrs,
-		m.RareScratch,
+		m.HeaderScratch,
+		m.Held,
+		m.Neighbours,
+		m.Owned,
+		m.Pressure,
 		m.RejectScratch,
+		m.Routes,
 		m.Runtime,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,
 		m.Sockets,
 		m.SourceRanges,
+		m.Stations,
+		m.Theirs,
+		m.Unresolved,
 	)
 }
 
@@ -221,16 +283,19 @@ func (m *TCMaps) Close() error {
 //
 // It can be passed to LoadTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TCVariables struct {
-	CfgAnswerInterval  *ebpf.Variable `ebpf:"cfg_answer_interval"`
-	CfgGoneReset       *ebpf.Variable `ebpf:"cfg_gone_reset"`
-	CfgPodsByPacket    *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
-	CfgRejectReset     *ebpf.Variable `ebpf:"cfg_reject_reset"`
-	CfgSnatMax         *ebpf.Variable `ebpf:"cfg_snat_max"`
-	CfgSnatMin         *ebpf.Variable `ebpf:"cfg_snat_min"`
-	CfgTickShift       *ebpf.Variable `ebpf:"cfg_tick_shift"`
-	CfgUnknownFlowDrop *ebpf.Variable `ebpf:"cfg_unknown_flow_drop"`
-	CfgVipEcho         *ebpf.Variable `ebpf:"cfg_vip_echo"`
-	CfgXdpGeneric      *ebpf.Variable `ebpf:"cfg_xdp_generic"`
+	CfgAnswerInterval *ebpf.Variable `ebpf:"cfg_answer_interval"`
+	CfgGoneReset      *ebpf.Variable `ebpf:"cfg_gone_reset"`
+	CfgHz             *ebpf.Variable `ebpf:"cfg_hz"`
+	CfgMptcp          *ebpf.Variable `ebpf:"cfg_mptcp"`
+	CfgNoEthernet     *ebpf.Variable `ebpf:"cfg_no_ethernet"`
+	CfgPodsByPacket   *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
+	CfgRejectReset    *ebpf.Variable `ebpf:"cfg_reject_reset"`
+	CfgSnatMax        *ebpf.Variable `ebpf:"cfg_snat_max"`
+	CfgSnatMin        *ebpf.Variable `ebpf:"cfg_snat_min"`
+	CfgTickShift      *ebpf.Variable `ebpf:"cfg_tick_shift"`
+	CfgUnknownFlow    *ebpf.Variable `ebpf:"cfg_unknown_flow"`
+	CfgVipEcho        *ebpf.Variable `ebpf:"cfg_vip_echo"`
+	CfgXdpGeneric     *ebpf.Variable `ebpf:"cfg_xdp_generic"`
 }
 
 // TCPrograms contains all programs after they have been loaded into the kernel.

@@ -16,38 +16,51 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	XDPMapAddresses          = "addresses"
-	XDPMapAffinity           = "affinity"
-	XDPMapAnswerDue          = "answer_due"
-	XDPMapBackendRoutes      = "backend_routes"
-	XDPMapBackendStats       = "backend_stats"
-	XDPMapBackends           = "backends"
-	XDPMapBeginScratch       = "begin_scratch"
-	XDPMapCounters           = "counters"
-	XDPMapDevices            = "devices"
-	XDPMapFibScratch         = "fib_scratch"
-	XDPMapFlows              = "flows"
-	XDPMapFragments          = "fragments"
-	XDPMapFrontends          = "frontends"
-	XDPMapHalfOpen           = "half_open"
-	XDPMapPodCidrs           = "pod_cidrs"
-	XDPMapRuntime            = "runtime"
-	XDPMapServiceCidrs       = "service_cidrs"
-	XDPMapServicePorts       = "service_ports"
-	XDPMapSlots              = "slots"
-	XDPMapSockets            = "sockets"
-	XDPMapSourceRanges       = "source_ranges"
-	XDPProgEbbXdp            = "ebb_xdp"
-	XDPVarCfgAnswerInterval  = "cfg_answer_interval"
-	XDPVarCfgGoneReset       = "cfg_gone_reset"
-	XDPVarCfgPodsByPacket    = "cfg_pods_by_packet"
-	XDPVarCfgRejectReset     = "cfg_reject_reset"
-	XDPVarCfgSnatMax         = "cfg_snat_max"
-	XDPVarCfgSnatMin         = "cfg_snat_min"
-	XDPVarCfgTickShift       = "cfg_tick_shift"
-	XDPVarCfgUnknownFlowDrop = "cfg_unknown_flow_drop"
-	XDPVarCfgVipEcho         = "cfg_vip_echo"
-	XDPVarCfgXdpGeneric      = "cfg_xdp_generic"
+	XDPMapAddresses         = "addresses"
+	XDPMapAffinity          = "affinity"
+	XDPMapAnswerDue         = "answer_due"
+	XDPMapBackendFilter     = "backend_filter"
+	XDPMapBackendRoutes     = "backend_routes"
+	XDPMapBackendStats      = "backend_stats"
+	XDPMapBackendWays       = "backend_ways"
+	XDPMapBackends          = "backends"
+	XDPMapBeginScratch      = "begin_scratch"
+	XDPMapClosed            = "closed"
+	XDPMapCounters          = "counters"
+	XDPMapDevices           = "devices"
+	XDPMapFibScratch        = "fib_scratch"
+	XDPMapFlows             = "flows"
+	XDPMapFragments         = "fragments"
+	XDPMapFrontends         = "frontends"
+	XDPMapGiven             = "given"
+	XDPMapHalfOpen          = "half_open"
+	XDPMapHeld              = "held"
+	XDPMapNeighbours        = "neighbours"
+	XDPMapOwned             = "owned"
+	XDPMapPressure          = "pressure"
+	XDPMapRoutes            = "routes"
+	XDPMapRuntime           = "runtime"
+	XDPMapServiceCidrs      = "service_cidrs"
+	XDPMapServicePorts      = "service_ports"
+	XDPMapSlots             = "slots"
+	XDPMapSockets           = "sockets"
+	XDPMapSourceRanges      = "source_ranges"
+	XDPMapStations          = "stations"
+	XDPMapTheirs            = "theirs"
+	XDPProgEbbXdp           = "ebb_xdp"
+	XDPVarCfgAnswerInterval = "cfg_answer_interval"
+	XDPVarCfgGoneReset      = "cfg_gone_reset"
+	XDPVarCfgHz             = "cfg_hz"
+	XDPVarCfgMptcp          = "cfg_mptcp"
+	XDPVarCfgNoEthernet     = "cfg_no_ethernet"
+	XDPVarCfgPodsByPacket   = "cfg_pods_by_packet"
+	XDPVarCfgRejectReset    = "cfg_reject_reset"
+	XDPVarCfgSnatMax        = "cfg_snat_max"
+	XDPVarCfgSnatMin        = "cfg_snat_min"
+	XDPVarCfgTickShift      = "cfg_tick_shift"
+	XDPVarCfgUnknownFlow    = "cfg_unknown_flow"
+	XDPVarCfgVipEcho        = "cfg_vip_echo"
+	XDPVarCfgXdpGeneric     = "cfg_xdp_generic"
 )
 
 // LoadXDP returns the embedded CollectionSpec for XDP.
@@ -102,40 +115,53 @@ type XDPMapSpecs struct {
 	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
 	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
 	AnswerDue     *ebpf.MapSpec `ebpf:"answer_due"`
+	BackendFilter *ebpf.MapSpec `ebpf:"backend_filter"`
 	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
+	BackendWays   *ebpf.MapSpec `ebpf:"backend_ways"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
 	BeginScratch  *ebpf.MapSpec `ebpf:"begin_scratch"`
+	Closed        *ebpf.MapSpec `ebpf:"closed"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	FibScratch    *ebpf.MapSpec `ebpf:"fib_scratch"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Given         *ebpf.MapSpec `ebpf:"given"`
 	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
-	PodCidrs      *ebpf.MapSpec `ebpf:"pod_cidrs"`
+	Held          *ebpf.MapSpec `ebpf:"held"`
+	Neighbours    *ebpf.MapSpec `ebpf:"neighbours"`
+	Owned         *ebpf.MapSpec `ebpf:"owned"`
+	Pressure      *ebpf.MapSpec `ebpf:"pressure"`
+	Routes        *ebpf.MapSpec `ebpf:"routes"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
 	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
+	Stations      *ebpf.MapSpec `ebpf:"stations"`
+	Theirs        *ebpf.MapSpec `ebpf:"theirs"`
 }
 
 // XDPVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type XDPVariableSpecs struct {
-	CfgAnswerInterval  *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
-	CfgGoneReset       *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
-	CfgPodsByPacket    *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
-	CfgRejectReset     *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
-	CfgSnatMax         *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
-	CfgSnatMin         *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
-	CfgTickShift       *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
-	CfgUnknownFlowDrop *ebpf.VariableSpec `ebpf:"cfg_unknown_flow_drop"`
-	CfgVipEcho         *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
-	CfgXdpGeneric      *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
+	CfgAnswerInterval *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
+	CfgGoneReset      *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
+	CfgHz             *ebpf.VariableSpec `ebpf:"cfg_hz"`
+	CfgMptcp          *ebpf.VariableSpec `ebpf:"cfg_mptcp"`
+	CfgNoEthernet     *ebpf.VariableSpec `ebpf:"cfg_no_ethernet"`
+	CfgPodsByPacket   *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
+	CfgRejectReset    *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
+	CfgSnatMax        *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
+	CfgSnatMin        *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
+	CfgTickShift      *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
+	CfgUnknownFlow    *ebpf.VariableSpec `ebpf:"cfg_unknown_flow"`
+	CfgVipEcho        *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
+	CfgXdpGeneric     *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
 }
 
 // XDPObjects contains all objects after they have been loaded into the kernel.
@@ -161,24 +187,34 @@ type XDPMaps struct {
 	Addresses     *ebpf.Map `ebpf:"addresses"`
 	Affinity      *ebpf.Map `ebpf:"affinity"`
 	AnswerDue     *ebpf.Map `ebpf:"answer_due"`
+	BackendFilter *ebpf.Map `ebpf:"backend_filter"`
 	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
+	BackendWays   *ebpf.Map `ebpf:"backend_ways"`
 	Backends      *ebpf.Map `ebpf:"backends"`
 	BeginScratch  *ebpf.Map `ebpf:"begin_scratch"`
+	Closed        *ebpf.Map `ebpf:"closed"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Devices       *ebpf.Map `ebpf:"devices"`
 	FibScratch    *ebpf.Map `ebpf:"fib_scratch"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Given         *ebpf.Map `ebpf:"given"`
 	HalfOpen      *ebpf.Map `ebpf:"half_open"`
-	PodCidrs      *ebpf.Map `ebpf:"pod_cidrs"`
+	Held          *ebpf.Map `ebpf:"held"`
+	Neighbours    *ebpf.Map `ebpf:"neighbours"`
+	Owned         *ebpf.Map `ebpf:"owned"`
+	Pressure      *ebpf.Map `ebpf:"pressure"`
+	Routes        *ebpf.Map `ebpf:"routes"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	Sockets       *ebpf.Map `ebpf:"sockets"`
 	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
+	Stations      *ebpf.Map `ebpf:"stations"`
+	Theirs        *ebpf.Map `ebpf:"theirs"`
 }
 
 func (m *XDPMaps) Close() error {
@@ -186,24 +222,34 @@ func (m *XDPMaps) Close() error {
 		m.Addresses,
 		m.Affinity,
 		m.AnswerDue,
+		m.BackendFilter,
 		m.BackendRoutes,
 		m.BackendStats,
+		m.BackendWays,
 		m.Backends,
 		m.BeginScratch,
+		m.Closed,
 		m.Counters,
 		m.Devices,
 		m.FibScratch,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
+		m.Given,
 		m.HalfOpen,
-		m.PodCidrs,
+		m.Held,
+		m.Neighbours,
+		m.Owned,
+		m.Pressure,
+		m.Routes,
 		m.Runtime,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,
 		m.Sockets,
 		m.SourceRanges,
+		m.Stations,
+		m.Theirs,
 	)
 }
 
@@ -211,16 +257,19 @@ func (m *XDPMaps) Close() error {
 //
 // It can be passed to LoadXDPObjects or ebpf.CollectionSpec.LoadAndAssign.
 type XDPVariables struct {
-	CfgAnswerInterval  *ebpf.Variable `ebpf:"cfg_answer_interval"`
-	CfgGoneReset       *ebpf.Variable `ebpf:"cfg_gone_reset"`
-	CfgPodsByPacket    *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
-	CfgRejectReset     *ebpf.Variable `ebpf:"cfg_reject_reset"`
-	CfgSnatMax         *ebpf.Variable `ebpf:"cfg_snat_max"`
-	CfgSnatMin         *ebpf.Variable `ebpf:"cfg_snat_min"`
-	CfgTickShift       *ebpf.Variable `ebpf:"cfg_tick_shift"`
-	CfgUnknownFlowDrop *ebpf.Variable `ebpf:"cfg_unknown_flow_drop"`
-	CfgVipEcho         *ebpf.Variable `ebpf:"cfg_vip_echo"`
-	CfgXdpGeneric      *ebpf.Variable `ebpf:"cfg_xdp_generic"`
+	CfgAnswerInterval *ebpf.Variable `ebpf:"cfg_answer_interval"`
+	CfgGoneReset      *ebpf.Variable `ebpf:"cfg_gone_reset"`
+	CfgHz             *ebpf.Variable `ebpf:"cfg_hz"`
+	CfgMptcp          *ebpf.Variable `ebpf:"cfg_mptcp"`
+	CfgNoEthernet     *ebpf.Variable `ebpf:"cfg_no_ethernet"`
+	CfgPodsByPacket   *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
+	CfgRejectReset    *ebpf.Variable `ebpf:"cfg_reject_reset"`
+	CfgSnatMax        *ebpf.Variable `ebpf:"cfg_snat_max"`
+	CfgSnatMin        *ebpf.Variable `ebpf:"cfg_snat_min"`
+	CfgTickShift      *ebpf.Variable `ebpf:"cfg_tick_shift"`
+	CfgUnknownFlow    *ebpf.Variable `ebpf:"cfg_unknown_flow"`
+	CfgVipEcho        *ebpf.Variable `ebpf:"cfg_vip_echo"`
+	CfgXdpGeneric     *ebpf.Variable `ebpf:"cfg_xdp_generic"`
 }
 
 // XDPPrograms contains all programs after they have been loaded into the kernel.

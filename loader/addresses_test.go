@@ -14,7 +14,7 @@ import (
 func TestAddressesOfTheNodeFollowItsDevices(t *testing.T) {
 	newNetns(t)
 	set := newSet(t)
-	m, other := set.Addresses(maps.NodeAddress), set.Addresses(maps.ServiceAddress)
+	other := set.Addresses(maps.ServiceAddress)
 	must(t, "put", other.Put(netip.MustParseAddr("192.0.2.1"), maps.AddressExternal))
 	dev := addVeth(t, "up0")
 	for _, a := range []string{"192.0.2.1/24", "2001:db8::1/64", "169.254.7.7/16"} {
@@ -22,14 +22,14 @@ func TestAddressesOfTheNodeFollowItsDevices(t *testing.T) {
 		must(t, "parse", err)
 		must(t, "add "+a, netlink.AddrAdd(dev, addr))
 	}
-	wantAddresses(t, m, "192.0.2.1", "2001:db8::1")
+	wantAddresses(t, set, "192.0.2.1", "2001:db8::1")
 
 	gone, err := netlink.ParseAddr("192.0.2.1/24")
 	must(t, "parse", err)
 	must(t, "delete address", netlink.AddrDel(dev, gone))
-	wantAddresses(t, m, "2001:db8::1")
+	wantAddresses(t, set, "2001:db8::1")
 	before := set.Writes()
-	wantAddresses(t, m, "2001:db8::1")
+	wantAddresses(t, set, "2001:db8::1")
 	if got := set.Writes() - before; got != 0 {
 		t.Errorf("%d writes without a change", got)
 	}
@@ -40,9 +40,17 @@ func TestAddressesOfTheNodeFollowItsDevices(t *testing.T) {
 	}
 }
 
-func wantAddresses(t *testing.T, m maps.Addresses, want ...string) {
+func wantAddresses(t *testing.T, set *maps.Set, want ...string) {
 	t.Helper()
-	must(t, "sync", SyncAddresses(m))
+	m := set.Addresses(maps.NodeAddress)
+	must(t, "sync", SyncAddresses(m, set.Runtime()))
+	var bits uint64
+	for _, a := range want {
+		bits |= maps.AddressBit(netip.MustParseAddr(a))
+	}
+	if rt, err := set.Runtime().Get(); err != nil || rt.NodeBits != bits {
+		t.Errorf("runtime values are %+v, %v; want the bits %b of %v", rt, err, bits, want)
+	}
 	all, err := m.All()
 	must(t, "read", err)
 	var got []string

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	stdmaps "maps"
 	"slices"
 	"sync"
 
@@ -86,9 +87,10 @@ type Attacher struct {
 	mu       sync.Mutex
 	adopted  bool
 	attached map[spot]attachment
-	refused  map[int]bool // ifindexes whose driver refused native XDP
-	missing  map[string]bool
-	unserved error // why the last Sync left devices without programs
+	refused  map[int]bool      // ifindexes whose driver refused native XDP
+	chosen   map[int]Uplink    // by ifindex, as of the last Sync
+	failed   map[string]string // by uplink: what it lacks since the last Sync, and why
+	unserved error             // why the last Sync left required devices without programs
 }
 
 // NewAttacher returns an Attacher for uplinks that pins links in pinDir (see [LinksDir]) and
@@ -104,36 +106,88 @@ func NewAttacher(programs *Programs, pinDir string, mode XDPMode, log *slog.Logg
 		physical: hasHardware,
 		attached: make(map[spot]attachment),
 		refused:  make(map[int]bool),
-		missing:  make(map[string]bool),
+		chosen:   make(map[int]Uplink),
+		failed:   make(map[string]string),
 	}
 }
 
-// Sync brings the devices named in uplinks, and no others, to the wanted state:
-// TC ingress and egress on each, XDP as the mode says, all of them this
-// Attacher's programs. What an earlier agent left is taken over by replacing its
-// program, without a gap. A device that does not exist is logged once and gets
-// its programs in the Sync after it appeared. Sync is idempotent; the error joins
-// the failures of single devices, the others are served nevertheless.
-func (a *Attacher) Sync(uplinks []string) error {
+// Sync is [Attacher.SyncUplinks] for devices that are all required.
+func (a *Attacher) Sync(names []string) error { return a.SyncUplinks(named(names)) }
+
+// SyncUplinks brings the given devices, and no others, to the wanted state: TC
+// ingress and egress on each, XDP as the mode says and the device allows, all of them
+// this Attacher's programs. What an earlier agent left is taken over by replacing its
+// program, without a gap. A device that does not exist gets its programs in the Sync
+// after it appeared. Sync is idempotent; the error joins the failures of required
+// devices, the others are served nevertheless. What a device lacks is logged once, and
+// told by Unserved.
+func (a *Attacher) SyncUplinks(uplinks []Uplink) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.unserved = a.sync(uplinks)
 	return a.unserved
 }
 
-func (a *Attacher) sync(uplinks []string) error {
+func (a *Attacher) sync(uplinks []Uplink) error {
 	if err := a.adopt(); err != nil {
 		return err
 	}
-	devices, err := a.resolve(uplinks)
+	failed := make(map[string]string)
+	devices, err := a.resolve(uplinks, failed)
 	if err != nil {
 		return err
 	}
 	errs := []error{a.dropAllBut(devices), a.followRenames(devices)}
 	for _, dev := range devices {
-		errs = append(errs, a.syncDevice(dev))
+		errs = append(errs, a.syncUplink(dev, failed))
 	}
+	a.report(failed)
 	return errors.Join(errs...)
+}
+
+// syncUplink notes in failed what dev lacks, and returns an error if it is required.
+// Others may vanish at any time.
+func (a *Attacher) syncUplink(dev netlink.Link, failed map[string]string) error {
+	err := a.syncDevice(dev)
+	if err == nil {
+		return nil
+	}
+	if a.optional(dev) {
+		if now, look := deviceByIndex(dev.Attrs().Index); now == nil && look == nil {
+			return nil
+		}
+	}
+	failed[dev.Attrs().Name] = err.Error()
+	if a.optional(dev) {
+		return nil
+	}
+	return err
+}
+
+// optional reports whether dev is served as well as can be.
+func (a *Attacher) optional(dev netlink.Link) bool { return !a.chosen[dev.Attrs().Index].Required }
+
+// report logs what has come to be in failed, or has left it, since the last time.
+func (a *Attacher) report(failed map[string]string) {
+	for _, name := range slices.Sorted(stdmaps.Keys(failed)) {
+		if a.failed[name] != failed[name] {
+			a.log.Warn("uplink not served completely", "device", name, "error", failed[name])
+		}
+	}
+	for _, name := range slices.Sorted(stdmaps.Keys(a.failed)) {
+		if _, still := failed[name]; !still {
+			a.log.Info("uplink served, or an uplink no more", "device", name)
+		}
+	}
+	a.failed = failed
+}
+
+// Unserved returns why uplinks are not served, or not completely, by name. It is as of
+// the last Sync.
+func (a *Attacher) Unserved() map[string]string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return stdmaps.Clone(a.failed)
 }
 
 // syncAll attaches to devices by attach and detaches from all others.
@@ -169,6 +223,21 @@ func (a *Attacher) syncNew(dev netlink.Link, attach func(netlink.Link)) error {
 	return nil
 }
 
+// holds reports whether anything is attached to a device, also by an earlier agent.
+func (a *Attacher) holds(ifindex int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(a.hooks, func(h maps.Hook) bool { return a.attached[spot{ifindex, h}] != nil })
+}
+
+// holdsAny reports whether anything is attached anywhere, also by an earlier agent.
+func (a *Attacher) holdsAny() (bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	err := a.adopt()
+	return len(a.attached) > 0, err
+}
+
 // dropDevice detaches from one device, which may have vanished.
 func (a *Attacher) dropDevice(ifindex int) error {
 	a.mu.Lock()
@@ -182,25 +251,26 @@ func (a *Attacher) dropDevice(ifindex int) error {
 	return errors.Join(errs...)
 }
 
-// resolve returns the devices that exist, by ifindex.
-func (a *Attacher) resolve(names []string) ([]netlink.Link, error) {
+// resolve returns the devices that exist, by ifindex, and notes what they were chosen
+// for, and in failed those that do not exist.
+func (a *Attacher) resolve(uplinks []Uplink, failed map[string]string) ([]netlink.Link, error) {
 	var devices []netlink.Link
-	missing := make(map[string]bool)
-	for _, name := range names {
-		dev, err := netlink.LinkByName(name)
+	chosen := make(map[int]Uplink)
+	for _, u := range uplinks {
+		dev, err := netlink.LinkByName(u.Name)
 		if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
-			missing[name] = true
-			if !a.missing[name] {
-				a.log.Warn("uplink does not exist, will attach when it appears", "device", name)
+			if u.Required {
+				failed[u.Name] = "the device does not exist; it will be served when it appears"
 			}
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("look up device %s: %w", name, err)
+			return nil, fmt.Errorf("look up device %s: %w", u.Name, err)
 		}
+		chosen[dev.Attrs().Index] = u
 		devices = append(devices, dev)
 	}
-	a.missing = missing
+	a.chosen = chosen
 	byIndex := func(x, y netlink.Link) int { return cmp.Compare(x.Attrs().Index, y.Attrs().Index) }
 	slices.SortFunc(devices, byIndex)
 	same := func(x, y netlink.Link) bool { return byIndex(x, y) == 0 }
@@ -289,6 +359,22 @@ func (a *Attacher) Status() []Attachment {
 		return cmp.Or(cmp.Compare(x.Device, y.Device), cmp.Compare(x.Hook, y.Hook))
 	})
 	return list
+}
+
+// Devices returns the names of the devices that have programs, sorted: those of an
+// earlier agent too.
+func (a *Attacher) Devices() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.adopt(); err != nil {
+		return nil // Sync says so
+	}
+	names := make([]string, 0, len(a.attached))
+	for _, at := range a.attached {
+		names = append(names, at.describe().Device)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // Verify asks the kernel whether every attachment is still there and runs the

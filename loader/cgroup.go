@@ -2,11 +2,13 @@ package loader
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,9 +23,10 @@ type Cgroup struct {
 	id   uint64 // the kernel's number of the group
 }
 
-// OpenCgroup opens the group at path, or where path is empty the root of what is
-// mounted, beside cgroup v1 or instead of it. Where nothing is mounted it uses a
-// mount of its own that nobody else sees, and that ends with Close.
+// OpenCgroup opens the group at path, or where path is empty the root that this
+// machine uses: what is mounted where the distribution mounts it, else any mount of
+// the whole hierarchy, else a mount of its own that nobody else sees and that ends
+// with Close, else part of the hierarchy.
 func OpenCgroup(path string) (*Cgroup, error) {
 	c, err := openCgroup(path)
 	if err != nil {
@@ -38,21 +41,42 @@ func openCgroup(path string) (*Cgroup, error) {
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("find where cgroup v2 is mounted (is /proc?): %w", err)
 	}
-	for _, at := range cgroupMounts(mounts) {
-		// Something else may be mounted above it.
-		if c, err := openCgroupAt(at); err == nil {
-			return c, nil
-		}
+	whole, parts := cgroupMounts(mounts)
+	if c := firstCgroup(whole); c != nil {
+		return c, nil
 	}
-	return mountCgroup()
+	c, err := mountCgroup()
+	if err == nil {
+		return c, nil
+	}
+	if c := firstCgroup(parts); c != nil {
+		return c, nil
+	}
+	return nil, err
 }
 
-// cgroupMounts returns the mount points of cgroup v2 in a mountinfo file, those
-// that begin at the root of the hierarchy first.
-func cgroupMounts(mountinfo []byte) []string {
-	var roots, others []string
+// firstCgroup opens the first of paths that can be; nil if there is none.
+// Something else may be mounted above one.
+func firstCgroup(paths []string) *Cgroup {
+	for _, at := range paths {
+		if c, err := openCgroupAt(at); err == nil {
+			return c
+		}
+	}
+	return nil
+}
+
+// usualCgroups are where distributions mount cgroup v2, alone or beside v1.
+func usualCgroups() []string { return []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} }
+
+// cgroupMounts returns the mount points of cgroup v2 in a mountinfo file: the usual
+// ones and those that begin at the root of the hierarchy in that order, then those
+// of parts of it. What programs mount for themselves, as in a temporary directory, may
+// show more than what this machine, or this container, considers its root.
+func cgroupMounts(mountinfo []byte) (whole, parts []string) {
+	var usual, roots []string
 	for line := range bytes.Lines(mountinfo) {
 		const root, at = 3, 4
 		fields := strings.Fields(string(line))
@@ -60,13 +84,20 @@ func cgroupMounts(mountinfo []byte) []string {
 		if len(fields) <= at || !strings.HasPrefix(kind, "cgroup2 ") {
 			continue
 		}
-		if fields[root] == "/" {
-			roots = append(roots, unescape(fields[at]))
-		} else {
-			others = append(others, unescape(fields[at]))
+		path := unescape(fields[at])
+		switch {
+		case slices.Contains(usualCgroups(), path):
+			usual = append(usual, path)
+		case fields[root] == "/":
+			roots = append(roots, path)
+		default:
+			parts = append(parts, path)
 		}
 	}
-	return append(roots, others...)
+	slices.SortFunc(usual, func(a, b string) int { // as in usualCgroups
+		return cmp.Compare(slices.Index(usualCgroups(), a), slices.Index(usualCgroups(), b))
+	})
+	return append(slices.Compact(usual), roots...), parts
 }
 
 // unescape undoes what the kernel does to a path in mountinfo.
@@ -124,6 +155,32 @@ func newCgroup(dir *os.File, path string) (*Cgroup, error) {
 func (c *Cgroup) IsRoot() bool {
 	_, err := os.Stat(filepath.Join(c.open(), "cgroup.type"))
 	return errors.Is(err, fs.ErrNotExist)
+}
+
+// Groups returns the numbers of c and of all groups below it, as sockets have them;
+// nil if that is all there are.
+func (c *Cgroup) Groups() (map[uint64]bool, error) {
+	if c.IsRoot() {
+		return nil, nil
+	}
+	ids := make(map[uint64]bool)
+	err := filepath.WalkDir(c.open()+"/.", func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // gone meanwhile
+		}
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err == nil {
+			ids[st.Ino] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list control groups: %w", err)
+	}
+	return ids, nil
 }
 
 // open is a path to c that is good wherever it is mounted, as long as it is open.

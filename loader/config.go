@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/ebb-lb/ebb/bpf"
 )
 
 // XDPMode says on which uplinks the XDP program runs. TC programs run on every
@@ -47,6 +49,42 @@ func ParseXDPMode(s string) (XDPMode, error) {
 	return 0, fmt.Errorf("xdp mode %q: must be auto, native, generic or off", s)
 }
 
+// UnknownFlow is what becomes of the middle of a connection that belongs to no flow.
+type UnknownFlow uint8
+
+// What may become of it.
+const (
+	// UnknownReset answers TCP with a RST and SCTP with an ABORT.
+	UnknownReset = UnknownFlow(bpf.TCUnknownFlowUNKNOWN_RESET)
+	// UnknownDrop drops it silently.
+	UnknownDrop = UnknownFlow(bpf.TCUnknownFlowUNKNOWN_DROP)
+	// UnknownPass leaves it to the host's stack.
+	UnknownPass = UnknownFlow(bpf.TCUnknownFlowUNKNOWN_PASS)
+)
+
+// unknownFlowNames returns the names of the values, by value.
+func unknownFlowNames() []string {
+	return []string{UnknownReset: "reset", UnknownDrop: "drop", UnknownPass: "pass"}
+}
+
+// String returns the value as the flag --unknown-flow takes it.
+func (u UnknownFlow) String() string {
+	if names := unknownFlowNames(); int(u) < len(names) {
+		return names[u]
+	}
+	return fmt.Sprintf("unknownflow(%d)", uint8(u))
+}
+
+// ParseUnknownFlow is the inverse of String.
+func ParseUnknownFlow(s string) (UnknownFlow, error) {
+	for u, name := range unknownFlowNames() {
+		if s == name {
+			return UnknownFlow(u), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown flows: %q: must be reset, drop or pass", s)
+}
+
 // Config is what is fixed in the programs when they are loaded.
 type Config struct {
 	// XDP: with XDPOff the XDP program is not loaded at all.
@@ -56,9 +94,9 @@ type Config struct {
 	// SNATMin and SNATMax bound the source ports of flows sent to other nodes,
 	// both included. They must not overlap the host's ephemeral ports.
 	SNATMin, SNATMax uint16
-	// DropUnknownFlows drops the middle of a connection nobody knows
-	// and that would have to be sent to another node; else it passes untouched.
-	DropUnknownFlows bool
+	// UnknownFlow is what becomes of the middle of a TCP or SCTP connection that
+	// belongs to no flow and cannot be continued.
+	UnknownFlow UnknownFlow
 	// RejectRate is how many packets a second each CPU may answer with one of
 	// its own, an ICMP error or a RST; 0: none.
 	RejectRate uint32
@@ -93,6 +131,9 @@ func (c Config) validate() error {
 	if int(c.XDP) >= len(xdpModeNames()) {
 		errs = append(errs, fmt.Errorf("unknown XDP mode %s", c.XDP))
 	}
+	if int(c.UnknownFlow) >= len(unknownFlowNames()) {
+		errs = append(errs, fmt.Errorf("unknown flows: %s", c.UnknownFlow))
+	}
 	return errors.Join(errs...)
 }
 
@@ -102,20 +143,24 @@ type variable struct {
 	value any
 }
 
-// variables returns the settings as bpf/config.h names and types them.
-func (c Config) variables(tickShift uint32) []variable {
-	return []variable{
-		{"cfg_tick_shift", tickShift},
+// clockVariables tell the programs how long a tick is.
+func clockVariables(hz uint32) []variable {
+	return []variable{{"cfg_tick_shift", TickShift(hz)}, {"cfg_hz", hz}}
+}
+
+// variables returns the settings as bpf/abi/config.h names and types them.
+func (c Config) variables(hz uint32) []variable {
+	return append(clockVariables(hz), []variable{
 		{"cfg_snat_min", c.SNATMin},
 		{"cfg_snat_max", c.SNATMax},
-		{"cfg_unknown_flow_drop", flag(c.DropUnknownFlows)},
+		{"cfg_unknown_flow", uint8(c.UnknownFlow)},
 		{"cfg_xdp_generic", flag(c.XDP == XDPGeneric)},
 		{"cfg_answer_interval", c.answerInterval()},
 		{"cfg_reject_reset", flag(c.RejectTCPReset)},
 		{"cfg_gone_reset", flag(c.ResetGone)},
 		{"cfg_vip_echo", flag(c.VIPEcho)},
 		{"cfg_pods_by_packet", flag(c.PodsByPacket)},
-	}
+	}...)
 }
 
 // answerInterval is the time between two answers in nanoseconds.

@@ -20,8 +20,19 @@ func TestXDPModesParseAsTheyPrint(t *testing.T) {
 	}
 }
 
+func TestWhatBecomesOfUnknownFlowsParsesAsItPrints(t *testing.T) {
+	for _, u := range []UnknownFlow{UnknownReset, UnknownDrop, UnknownPass} {
+		if got, err := ParseUnknownFlow(u.String()); err != nil || got != u {
+			t.Errorf("%s: got %s, %v", u, got, err)
+		}
+	}
+	if _, err := ParseUnknownFlow("ignore"); err == nil || !strings.Contains(err.Error(), `"ignore"`) {
+		t.Errorf("ignore: %v", err)
+	}
+}
+
 func validConfig() Config {
-	return Config{SNATMin: 1024, SNATMax: 29999, DropUnknownFlows: true}
+	return Config{SNATMin: 1024, SNATMax: 29999}
 }
 
 func TestConfigIsValidated(t *testing.T) {
@@ -37,6 +48,8 @@ func TestConfigIsValidated(t *testing.T) {
 		{"a rate of nothing is one", func(c *Config) { c.RejectRate = 0 }, ""},
 		{"a rate above the highest is refused", func(c *Config) { c.RejectRate = MaxRejectRate + 1 }, "1000001 answers"},
 		{"an unknown mode is refused", func(c *Config) { c.XDP = 9 }, "xdpmode(9)"},
+		{"unknown flows are passed at most", func(c *Config) { c.UnknownFlow = UnknownPass }, ""},
+		{"beyond that there is nothing", func(c *Config) { c.UnknownFlow = 3 }, "unknownflow(3)"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := validConfig()
@@ -55,22 +68,22 @@ func TestSettingsReachTheObjects(t *testing.T) {
 			spec, err := open()
 			must(t, "open", err)
 			c := Config{
-				SNATMin: 2000, SNATMax: 3000, DropUnknownFlows: false,
+				SNATMin: 2000, SNATMax: 3000, UnknownFlow: UnknownPass,
 				RejectRate: 500, RejectTCPReset: true, ResetGone: true, VIPEcho: true,
 			}
-			must(t, "set", setVariables(spec, c.variables(11)))
-			var shift uint32
+			must(t, "set", setVariables(spec, c.variables(1000)))
+			var shift, hz uint32
 			var low, high uint16
-			var drop, reset, gone, echo uint8
+			var unknown, reset, gone, echo uint8
 			var interval uint64
 			for v, target := range map[string]any{
-				"cfg_tick_shift": &shift, "cfg_snat_min": &low, "cfg_snat_max": &high, "cfg_unknown_flow_drop": &drop,
+				"cfg_tick_shift": &shift, "cfg_hz": &hz, "cfg_snat_min": &low, "cfg_snat_max": &high, "cfg_unknown_flow": &unknown,
 				"cfg_answer_interval": &interval, "cfg_reject_reset": &reset, "cfg_gone_reset": &gone, "cfg_vip_echo": &echo,
 			} {
 				must(t, "get "+v, spec.Variables[v].Get(target))
 			}
-			if shift != 11 || low != 2000 || high != 3000 || drop != 0 {
-				t.Errorf("object has %d, %d, %d, %d", shift, low, high, drop)
+			if shift != 10 || hz != 1000 || low != 2000 || high != 3000 || unknown != 2 {
+				t.Errorf("object has %d, %d, %d, %d, %d", shift, hz, low, high, unknown)
 			}
 			if interval != 2_000_000 || reset != 1 || gone != 1 || echo != 1 {
 				t.Errorf("object has %d, %d, %d, %d", interval, reset, gone, echo)

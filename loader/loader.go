@@ -5,6 +5,7 @@ import (
 	"fmt"
 	stdmaps "maps"
 	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sync/errgroup"
@@ -22,6 +23,7 @@ const (
 	programPodIn     = "ebb_pod_ingress"
 	programPodOut    = "ebb_pod_egress"
 	programClock     = "ebb_clock"
+	programCollect   = "ebb_collect"
 )
 
 // Programs are loaded programs, attached to nothing. The owner closes them;
@@ -30,11 +32,43 @@ type Programs struct {
 	// XDP is nil if the configuration switched XDP off.
 	XDP                 *ebpf.Program
 	TCIngress, TCEgress *ebpf.Program
-	// PodIngress and PodEgress are nil unless the configuration wants them.
+	// PodIngress and PodEgress are nil until the configuration or somebody wants them.
 	PodIngress, PodEgress *ebpf.Program
 	// Sockets are the programs of sockets by name; nil if the configuration
 	// switched them off.
 	Sockets map[string]*ebpf.Program
+
+	objects objectLoader // loads what is wanted later
+	bare    *bare        // nil: none
+}
+
+// bare are the TC programs for devices without an Ethernet header. Few nodes have such
+// a device, so they are loaded when one needs them.
+type bare struct {
+	load            func(ingress, egress **ebpf.Program) error
+	mu              sync.Mutex
+	ingress, egress *ebpf.Program
+}
+
+// program returns the program for hook; nil if there is none, which is so for XDP.
+func (b *bare) program(hook maps.Hook) (*ebpf.Program, error) {
+	if b == nil {
+		return nil, nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ingress == nil {
+		if err := b.load(&b.ingress, &b.egress); err != nil {
+			return nil, err
+		}
+	}
+	switch hook {
+	case maps.HookTCIngress:
+		return b.ingress, nil
+	case maps.HookTCEgress:
+		return b.egress, nil
+	}
+	return nil, nil
 }
 
 // Load puts the programs into the kernel, working on the maps of set, which
@@ -52,8 +86,12 @@ func load(cfg Config, replacements map[string]*ebpf.Map) (*Programs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
-	l := objectLoader{vars: cfg.variables(TickShift(hz)), maps: replacements}
-	var p Programs
+	mptcp, err := supported(probeMPTCP())
+	if err != nil {
+		return nil, fmt.Errorf("load programs: probe MPTCP: %w", err)
+	}
+	l := objectLoader{vars: append(cfg.variables(hz), variable{"cfg_mptcp", flag(mptcp)}), maps: replacements}
+	p := &Programs{objects: l, bare: &bare{load: l.bare}}
 	// To verify an object takes most of a second of one CPU.
 	var objects errgroup.Group
 	objects.Go(func() error {
@@ -68,21 +106,34 @@ func load(cfg Config, replacements map[string]*ebpf.Map) (*Programs, error) {
 		})
 	}
 	if cfg.PodLinks {
-		objects.Go(func() error {
-			return l.object("pod", bpf.LoadPod, map[string]**ebpf.Program{
-				programPodIn:  &p.PodIngress,
-				programPodOut: &p.PodEgress,
-			})
-		})
+		objects.Go(p.loadPodLinks)
 	}
 	if cfg.Sockets {
-		objects.Go(func() error { return l.sockets(&p) })
+		objects.Go(func() error { return l.sockets(p) })
 	}
 	err = objects.Wait()
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
-	return &p, nil
+	return p, nil
+}
+
+// bare loads the programs for devices without an Ethernet header.
+func (l objectLoader) bare(ingress, egress **ebpf.Program) error {
+	l.vars = append(slices.Clone(l.vars), variable{"cfg_no_ethernet", flag(true)})
+	return l.object("tc", bpf.LoadTC, map[string]**ebpf.Program{programTCIngress: ingress, programTCEgress: egress})
+}
+
+// loadPodLinks loads the programs for pods' links, unless they are loaded. Nobody must
+// use them meanwhile.
+func (p *Programs) loadPodLinks() error {
+	if p.PodIngress != nil && p.PodEgress != nil {
+		return nil
+	}
+	return p.objects.object("pod", bpf.LoadPod, map[string]**ebpf.Program{
+		programPodIn:  &p.PodIngress,
+		programPodOut: &p.PodEgress,
+	})
 }
 
 // sockets loads the programs of sockets into p.
@@ -103,12 +154,24 @@ func (l objectLoader) sockets(p *Programs) error {
 func (p *Programs) Close() error {
 	var errs []error
 	all := slices.Collect(stdmaps.Values(p.Sockets))
+	if p.bare != nil {
+		all = append(all, p.bare.ingress, p.bare.egress)
+	}
 	for _, prog := range append(all, p.XDP, p.TCIngress, p.TCEgress, p.PodIngress, p.PodEgress) {
 		if prog != nil {
 			errs = append(errs, prog.Close())
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// For returns the program for hook on a device whose packets begin with an Ethernet
+// header, or with their IP header; nil if it is not loaded. It stays p's.
+func (p *Programs) For(hook maps.Hook, ethernet bool) (*ebpf.Program, error) {
+	if !ethernet {
+		return p.bare.program(hook)
+	}
+	return p.program(hook), nil
 }
 
 // program returns the program for hook; nil if it is not loaded.

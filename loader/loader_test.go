@@ -113,7 +113,7 @@ func TestXDPKeepsFragsWhereTheKernelHasThem(t *testing.T) {
 	spec, err := bpf.LoadXDP()
 	must(t, "open", err)
 	must(t, "adapt", adaptPrograms(spec))
-	f, err := Probe()
+	f, err := Probe(Wants{Sockets: true})
 	must(t, "probe", err)
 	if got := spec.Programs[programXDP].Flags&unix.BPF_F_XDP_HAS_FRAGS != 0; got != f.XDPFrags {
 		t.Errorf("frags flag %t on a kernel with frags %t", got, f.XDPFrags)
@@ -134,11 +134,11 @@ func TestRealProgramsAttach(t *testing.T) {
 			t.Cleanup(func() { a.Close() })
 			must(t, "sync", a.Sync([]string{"up0"}))
 			must(t, "verify", a.Verify())
-			must(t, "sync devices", SyncDevices(set.Devices(), a.Status()))
+			must(t, "sync devices", SyncDevices(set.Devices(), a.Status(), DevicesBeside{}))
 			got, err := set.Devices().All()
 			must(t, "read devices", err)
-			want := map[uint32]maps.Device{uint32(up.Attrs().Index): {XDPTx: true}}
-			if diff := cmp.Diff(want, got); diff != "" {
+			want := map[uint32]maps.Device{uint32(up.Attrs().Index): {XDPTx: true, Away: true}}
+			if diff := cmp.Diff(want, got, comparableAddr); diff != "" {
 				t.Errorf("devices (-want +got):\n%s", diff)
 			}
 			must(t, "detach", a.DetachAll())

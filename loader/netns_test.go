@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebb-lb/ebb/maps"
+	"github.com/ebb-lb/ebb/tests/lab"
 )
 
 // needRoot skips tests that no ordinary user can run.
@@ -69,6 +70,18 @@ func addBridge(t testing.TB, name string) netlink.Link {
 	t.Helper()
 	must(t, "add bridge", netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}))
 	return setUp(t, name)
+}
+
+// addTun adds a device without Ethernet headers, or of a link type, until the test ends.
+func addTun(t testing.TB, name string, edit func(fd int) error) netlink.Link {
+	t.Helper()
+	f, err := lab.OpenTun(name, edit)
+	if errors.Is(err, lab.ErrNoTun) {
+		t.Skipf("missing feature: %v", err)
+	}
+	must(t, "add tun", err)
+	t.Cleanup(func() { f.Close() })
+	return device(t, name)
 }
 
 func setUp(t testing.TB, name string) netlink.Link {
@@ -142,6 +155,11 @@ func tinyPrograms(t testing.TB) *Programs {
 
 		PodIngress: tinyProgram(t, ebpf.SchedCLS),
 		PodEgress:  tinyProgram(t, ebpf.SchedCLS),
+
+		bare: &bare{load: func(ingress, egress **ebpf.Program) error {
+			*ingress, *egress = tinyProgram(t, ebpf.SchedCLS), tinyProgram(t, ebpf.SchedCLS)
+			return nil
+		}},
 	}
 }
 

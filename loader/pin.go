@@ -41,7 +41,11 @@ func OpenOrCreate(dir string, sizes maps.Sizes, log *slog.Logger) (set *maps.Set
 		if err != nil {
 			return nil, false, fmt.Errorf("open pinned maps: %w", err)
 		}
-		warnSizes(log, set.Sizes(), sizes)
+		granted, err := sizes.Granted()
+		if err != nil {
+			return nil, false, errors.Join(err, set.Close())
+		}
+		warnSizes(log, set.Sizes(), granted)
 		return set, false, nil
 	case errors.Is(err, fs.ErrNotExist):
 		set, err = create(dir, sizes)
@@ -108,6 +112,7 @@ func sizeFlags(s maps.Sizes) []sizeFlag {
 		{"slots", "--max-slots", s.Slots},
 		{"flows", "--max-flows", s.Flows},
 		{"half_open", "--max-half-open", s.HalfOpen},
+		{"closed", "--max-closed", s.Closed},
 		{"affinity", "--max-affinity", s.Affinity},
 		{"source_ranges", "--max-source-ranges", s.SourceRanges},
 	}

@@ -15,7 +15,7 @@ import (
 
 // smallSizes keep the kernel from allocating what no test fills.
 func smallSizes() maps.Sizes {
-	return maps.Sizes{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1024, Flows: 256, HalfOpen: 256, Affinity: 64, SourceRanges: 64}
+	return maps.Sizes{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1024, Flows: 256, HalfOpen: 256, Closed: 256, Affinity: 64, SourceRanges: 64}
 }
 
 // openOrCreate is OpenOrCreate that must succeed, with what it logged.
@@ -43,7 +43,7 @@ func TestPinnedMapsSurviveTheAgent(t *testing.T) {
 	}
 	got, err := set.Devices().All()
 	must(t, "read", err)
-	if diff := cmp.Diff(map[uint32]maps.Device{7: {XDPTx: true}}, got); diff != "" {
+	if diff := cmp.Diff(map[uint32]maps.Device{7: {XDPTx: true}}, got, comparableAddr); diff != "" {
 		t.Errorf("devices (-want +got):\n%s", diff)
 	}
 }

@@ -20,6 +20,8 @@ type PodChoice struct {
 	// namespace.
 	Auto           bool
 	Prefix, Bridge string
+	// OnDemand chooses them only while somebody needs it, see [PodLinks.Need].
+	OnDemand bool
 }
 
 // Any reports whether c may choose a device at all.
@@ -27,15 +29,24 @@ func (c PodChoice) Any() bool { return c.Auto || len(c.Patterns) > 0 }
 
 // wants reports whether dev, whose master has this name, is a pod's link.
 func (c PodChoice) wants(dev netlink.Link, master string) bool {
-	name := dev.Attrs().Name
-	matches := func(p string) bool {
-		ok, err := path.Match(p, name)
-		return ok && err == nil
-	}
 	if dev.Attrs().Flags&net.FlagLoopback != 0 {
 		return false
 	}
-	return slices.ContainsFunc(c.Patterns, matches) || c.Auto && c.discovers(dev, master)
+	return c.matches(dev.Attrs().Name) || c.Auto && c.discovers(dev, master)
+}
+
+func (c PodChoice) matches(name string) bool {
+	return slices.ContainsFunc(c.Patterns, func(p string) bool {
+		ok, err := path.Match(p, name)
+		return ok && err == nil
+	})
+}
+
+// names reports whether c says by its name that a device leads to pods: as a pod's
+// link, or as their bridge. Looks alone do not tell: a node in a container has a
+// veth for its NIC.
+func (c PodChoice) names(name string) bool {
+	return c.matches(name) || c.Prefix != "" && strings.HasPrefix(name, c.Prefix) || c.Bridge != "" && name == c.Bridge
 }
 
 func (c PodChoice) discovers(dev netlink.Link, master string) bool {
@@ -48,7 +59,3 @@ func (c PodChoice) discovers(dev netlink.Link, master string) bool {
 	}
 	return dev.Type() == "veth" && dev.Attrs().NetNsID >= 0
 }
-
-// ethernet reports whether packets on dev begin with an Ethernet header, without
-// which the programs do not know them.
-func ethernet(dev netlink.Link) bool { return dev.Attrs().EncapType == "ether" }

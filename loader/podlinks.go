@@ -28,9 +28,12 @@ type PodLinks struct {
 
 	uplinks atomic.Pointer[[]string] // nil: not told yet
 
-	mu      sync.Mutex
-	failing map[int]bool // ifindexes
-	refused map[int]bool // ifindexes without an Ethernet header
+	mu        sync.Mutex
+	demand    demand
+	failing   map[int]bool // ifindexes
+	refused   map[int]bool // ifindexes without an Ethernet header
+	unloaded  bool         // the programs are wanted, but the kernel does not take them
+	loadAgain time.Time    // not before
 }
 
 // NewPodLinks returns PodLinks that attach nothing before Run. The programs stay
@@ -51,6 +54,11 @@ func (p *PodLinks) SetUplinks(names []string) {
 	if was := p.uplinks.Swap(&names); was != nil && slices.Equal(*was, names) {
 		return
 	}
+	p.wake()
+}
+
+// wake has Run look at all devices. It does not wait.
+func (p *PodLinks) wake() {
 	select {
 	case p.known <- struct{}{}:
 	default:
@@ -70,7 +78,11 @@ func (p *PodLinks) Status() PodLinksStatus {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return PodLinksStatus{Attached: len(devices), Failing: len(p.failing)}
+	failing := len(p.failing)
+	if p.unloaded {
+		failing++
+	}
+	return PodLinksStatus{Attached: len(devices), Failing: failing}
 }
 
 // Sync looks at all devices: it attaches what is missing, takes over what an
@@ -78,6 +90,16 @@ func (p *PodLinks) Status() PodLinksStatus {
 func (p *PodLinks) Sync() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	e, err := p.extent()
+	if err != nil {
+		return err
+	}
+	if e == extentNone {
+		return p.attacher.syncAll(nil, nil)
+	}
+	if e == extentAll && !p.load() {
+		return nil
+	}
 	devices, err := dump(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list devices: %w", err)
@@ -87,18 +109,21 @@ func (p *PodLinks) Sync() error {
 		names[dev.Attrs().Index] = dev.Attrs().Name
 	}
 	chosen := slices.DeleteFunc(devices, func(dev netlink.Link) bool {
-		return !p.chooses(dev, names[dev.Attrs().MasterIndex])
+		return !p.chooses(dev, names[dev.Attrs().MasterIndex], e)
 	})
 	stdmaps.DeleteFunc(p.failing, func(ifindex int, _ bool) bool {
 		return !slices.ContainsFunc(chosen, func(dev netlink.Link) bool { return dev.Attrs().Index == ifindex })
 	})
-	return p.attacher.syncAll(chosen, p.attach)
+	return p.attacher.syncAll(chosen, p.attachIn(e))
 }
 
 // chooses decides about one device.
-func (p *PodLinks) chooses(dev netlink.Link, master string) bool {
+func (p *PodLinks) chooses(dev netlink.Link, master string, e extent) bool {
 	attrs := dev.Attrs()
 	if p.isUplink(attrs.Name) || !p.choice.wants(dev, master) {
+		return false
+	}
+	if e != extentAll && !p.attacher.holds(attrs.Index) {
 		return false
 	}
 	if ethernet(dev) {
@@ -138,6 +163,10 @@ func (p *PodLinks) attach(dev netlink.Link) {
 func (p *PodLinks) changed(ifindex int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	e, err := p.extent()
+	if err != nil || e == extentNone || e == extentAll && !p.load() {
+		return err
+	}
 	dev, err := deviceByIndex(ifindex)
 	if err != nil {
 		return err
@@ -153,10 +182,10 @@ func (p *PodLinks) changed(ifindex int) error {
 			master = m.Attrs().Name
 		}
 	}
-	if !p.chooses(dev, master) {
+	if !p.chooses(dev, master, e) {
 		return p.attacher.dropDevice(ifindex)
 	}
-	return p.attacher.syncNew(dev, p.attach)
+	return p.attacher.syncNew(dev, p.attachIn(e))
 }
 
 // resync is how often all of them are looked at, whatever was heard.

@@ -3,11 +3,8 @@ package loader
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -228,10 +225,7 @@ func TestPodsLinksByFilters(t *testing.T) {
 
 func TestADeviceWithoutAnEthernetHeaderIsNamedAndLeftAlone(t *testing.T) {
 	newNetns(t)
-	if _, err := os.Stat("/dev/net/tun"); errors.Is(err, fs.ErrNotExist) {
-		t.Skip("missing feature: tun devices (module tun)")
-	}
-	must(t, "add tun", netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "tun0"}, Mode: netlink.TUNTAP_MODE_TUN}))
+	addTun(t, "tun0", nil)
 	var log bytes.Buffer
 	p := NewPodLinks(tinyPrograms(t), LinksDir(newBPFFS(t)), PodChoice{Patterns: []string{"tun*"}}, slog.New(slog.NewTextHandler(&log, nil)))
 	for range 2 {

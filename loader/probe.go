@@ -18,12 +18,17 @@ import (
 // without is older than that.
 const MinimumKernel = "6.1"
 
+// TestedKernels are the releases the tests run on.
+func TestedKernels() []string { return []string{"6.1", "6.12", "6.18", "7.3"} }
+
 // Features is what the running kernel has beyond what ebb needs.
 type Features struct {
 	// TCX: several TC programs per device by bpf_link (6.6); else clsact.
 	TCX bool
 	// XDPFrags: XDP on devices with jumbo frames (5.18).
 	XDPFrags bool
+	// MPTCP: MPTCP sockets (5.19).
+	MPTCP bool
 	// JIT: programs are compiled. Without it they run many times slower.
 	JIT bool
 }
@@ -58,12 +63,13 @@ type requirement struct {
 	probe func() error
 }
 
+func helper(t ebpf.ProgramType, f asm.BuiltinFunc) func() error {
+	return func() error { return features.HaveProgramHelper(t, f) }
+}
+
 // requirements lists what is youngest in each area: bpf_link for XDP (5.9) or
 // per-CPU maps need no probe where these are there.
 func requirements() []requirement {
-	helper := func(t ebpf.ProgramType, f asm.BuiltinFunc) func() error {
-		return func() error { return features.HaveProgramHelper(t, f) }
-	}
 	program := func(t ebpf.ProgramType) func() error {
 		return func() error { return features.HaveProgramType(t) }
 	}
@@ -78,10 +84,23 @@ func requirements() []requirement {
 		{"bpf_redirect_neigh", "5.10", helper(ebpf.SchedCLS, asm.FnRedirectNeigh)},
 		{"bpf_jiffies64", "5.6", helper(ebpf.SchedCLS, asm.FnJiffies64)},
 		{"bpf_skb_change_tail", "4.9", helper(ebpf.SchedCLS, asm.FnSkbChangeTail)},
+		{"bpf_for_each_map_elem", "5.13", helper(ebpf.XDP, asm.FnForEachMapElem)},
 		{"bpf_loop", "5.17", helper(ebpf.XDP, asm.FnLoop)},
-		{"programs on sockets' addresses", "4.17", program(ebpf.CGroupSockAddr)},
-		{"bpf_set_retval in them", "6.1", probeSetRetval},
 	}
+}
+
+// socketRequirements are what programs on sockets need beyond that.
+func socketRequirements() []requirement {
+	return []requirement{
+		{"programs on sockets' addresses", "4.17", func() error { return features.HaveProgramType(ebpf.CGroupSockAddr) }},
+		{"bpf_set_retval in them", "6.1", probeSetRetval},
+		{"socket storage in them", "5.8", helper(ebpf.CGroupSockAddr, asm.FnSkStorageGet)},
+	}
+}
+
+// Wants is what an agent is to do of what it may leave.
+type Wants struct {
+	Sockets bool // programs on sockets: --east-west is not off
 }
 
 // option is one thing ebb has a fallback for.
@@ -97,6 +116,8 @@ func options() []option {
 			func(f *Features) *bool { return &f.TCX }},
 		{requirement{"XDP with fragments", "5.18", probeXDPFrags}, "TC alone on devices with jumbo frames",
 			func(f *Features) *bool { return &f.XDPFrags }},
+		{requirement{"MPTCP", "5.19", probeMPTCP}, "nothing: no program has MPTCP sockets",
+			func(f *Features) *bool { return &f.MPTCP }},
 		{requirement{"BPF JIT compiler", "3.16", probeJIT}, "the interpreter, many times slower",
 			func(f *Features) *bool { return &f.JIT }},
 	}
@@ -104,7 +125,7 @@ func options() []option {
 
 // Survey asks the kernel for each feature ebb uses, required ones first. A
 // missing feature is no error, a probe that fails is one. It attaches nothing.
-func Survey() ([]Feature, error) {
+func Survey(w Wants) ([]Feature, error) {
 	if err := probePrivilege(); err != nil {
 		return nil, fmt.Errorf("probe kernel: %w", err)
 	}
@@ -120,6 +141,13 @@ func Survey() ([]Feature, error) {
 	for _, r := range requirements() {
 		add(r, "")
 	}
+	for _, r := range socketRequirements() {
+		if w.Sockets {
+			add(r, "")
+		} else {
+			add(r, "nothing: --east-west=off")
+		}
+	}
 	for _, o := range options() {
 		add(o.requirement, o.fallback)
 	}
@@ -128,11 +156,15 @@ func Survey() ([]Feature, error) {
 
 // Probe finds out what the running kernel can do. The error names everything that
 // is missing, with the first release of Linux that has it. It attaches nothing.
-func Probe() (Features, error) {
+func Probe(w Wants) (Features, error) {
 	if err := probePrivilege(); err != nil {
 		return Features{}, fmt.Errorf("probe kernel: %w", err)
 	}
-	if err := check(requirements()); err != nil {
+	needed := requirements()
+	if w.Sockets {
+		needed = append(needed, socketRequirements()...)
+	}
+	if err := check(needed); err != nil {
 		return Features{}, fmt.Errorf("probe kernel: %w", err)
 	}
 	f, err := probeOptional()
@@ -234,16 +266,21 @@ func emptyProgram(t ebpf.ProgramType, flags uint32) (*ebpf.Program, error) {
 
 // probeSetRetval asks whether a program may say why a call of a socket fails.
 func probeSetRetval() error {
+	return probeConnect(asm.Instructions{
+		asm.Mov.Imm(asm.R1, -int32(unix.ECONNREFUSED)),
+		asm.FnSetRetval.Call(),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Return(),
+	})
+}
+
+// probeConnect asks whether the kernel takes a program on connect that does this.
+func probeConnect(code asm.Instructions) error {
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type:       ebpf.CGroupSockAddr,
-		AttachType: ebpf.AttachCGroupInet4Connect,
-		License:    "GPL",
-		Instructions: asm.Instructions{
-			asm.Mov.Imm(asm.R1, -int32(unix.ECONNREFUSED)),
-			asm.FnSetRetval.Call(),
-			asm.Mov.Imm(asm.R0, 0),
-			asm.Return(),
-		},
+		Type:         ebpf.CGroupSockAddr,
+		AttachType:   ebpf.AttachCGroupInet4Connect,
+		License:      "GPL",
+		Instructions: code,
 	})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EACCES) {
 		return ebpf.ErrNotSupported
@@ -253,6 +290,21 @@ func probeSetRetval() error {
 	}
 	return p.Close()
 }
+
+// probeMPTCP asks whether the kernel has MPTCP, and tells of which MPTCP socket a
+// subflow is.
+func probeMPTCP() error {
+	return probeConnect(asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R1, sockAddrSocket, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "end"),
+		asm.FnSkcToMptcpSock.Call(),
+		asm.Mov.Imm(asm.R0, 1).WithSymbol("end"),
+		asm.Return(),
+	})
+}
+
+// sockAddrSocket is the offset of sk in struct bpf_sock_addr.
+const sockAddrSocket = 64
 
 // probeJIT asks whether programs are compiled. Kernels built to always compile
 // may lack the switch.

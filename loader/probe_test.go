@@ -11,7 +11,7 @@ import (
 
 func TestProbeAcceptsThisKernel(t *testing.T) {
 	newNetns(t)
-	f, err := Probe()
+	f, err := Probe(Wants{Sockets: true})
 	must(t, "probe", err)
 	dir := LinksDir(newBPFFS(t))
 	addVeth(t, "up0")
@@ -59,21 +59,28 @@ func TestWarningsSayWhatIsSlowOrAbsent(t *testing.T) {
 
 func TestSurveyAgreesWithProbe(t *testing.T) {
 	needRoot(t)
-	want, err := Probe()
-	must(t, "probe", err)
-	survey, err := Survey()
-	must(t, "survey", err)
-	optional := make(map[string]bool)
-	for _, f := range survey {
-		if f.Required() && !f.Present {
-			t.Errorf("%s is required and missing, yet Probe accepts this kernel", f.Name)
+	for _, w := range []Wants{{}, {Sockets: true}} {
+		want, err := Probe(w)
+		must(t, "probe", err)
+		survey, err := Survey(w)
+		must(t, "survey", err)
+		optional := make(map[string]bool)
+		for _, f := range survey {
+			if f.Required() && !f.Present {
+				t.Errorf("%s is required and missing, yet Probe accepts this kernel", f.Name)
+			}
+			if !f.Required() {
+				optional[f.Name] = f.Present
+			}
 		}
-		if !f.Required() {
-			optional[f.Name] = f.Present
+		got := Features{TCX: optional["tcx links"], XDPFrags: optional["XDP with fragments"], MPTCP: optional["MPTCP"], JIT: optional["BPF JIT compiler"]}
+		if got != want {
+			t.Errorf("%+v: survey says %+v, probe %+v", w, got, want)
 		}
-	}
-	got := Features{TCX: optional["tcx links"], XDPFrags: optional["XDP with fragments"], JIT: optional["BPF JIT compiler"]}
-	if got != want {
-		t.Errorf("survey says %+v, probe %+v", got, want)
+		for _, r := range socketRequirements() {
+			if _, without := optional[r.name]; without == w.Sockets {
+				t.Errorf("%+v: ebb does without %s: %t", w, r.name, without)
+			}
+		}
 	}
 }

@@ -170,6 +170,15 @@ func detachLink(l link.Link) error {
 	return l.Unpin()
 }
 
+// Attached reports whether all programs were brought onto a control group and are
+// still there.
+func (a *SocketAttacher) Attached() bool {
+	a.mu.Lock()
+	attached := a.root != nil
+	a.mu.Unlock()
+	return attached && a.Verify() == nil
+}
+
 // Verify asks the kernel whether every program of the last Sync is where it was
 // put, and includes what that could not attach.
 func (a *SocketAttacher) Verify() error {

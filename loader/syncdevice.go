@@ -36,7 +36,7 @@ type attachFunc func(dev netlink.Link, hook maps.Hook, p *ebpf.Program) (attachm
 // ensure makes the program for hook run on dev: it updates what is attached, or
 // attaches anew what is not there (any more).
 func (a *Attacher) ensure(dev netlink.Link, hook maps.Hook, attach attachFunc) error {
-	p, id, err := a.wanted(hook)
+	p, id, err := a.wanted(dev, hook)
 	if err != nil {
 		return err
 	}
@@ -61,9 +61,16 @@ func (a *Attacher) ensure(dev netlink.Link, hook maps.Hook, attach attachFunc) e
 	return nil
 }
 
-// wanted returns the program for hook and its id.
-func (a *Attacher) wanted(hook maps.Hook) (*ebpf.Program, ebpf.ProgramID, error) {
-	p := a.programs.program(hook)
+// wanted returns the program for hook on dev, and its id.
+func (a *Attacher) wanted(dev netlink.Link, hook maps.Hook) (*ebpf.Program, ebpf.ProgramID, error) {
+	header, err := headed(dev)
+	if err != nil {
+		return nil, 0, err
+	}
+	p, err := a.programs.For(hook, header)
+	if err != nil {
+		return nil, 0, err
+	}
 	if p == nil {
 		return nil, 0, errors.New("the program is not loaded")
 	}
@@ -115,7 +122,7 @@ func (a *Attacher) syncXDP(dev netlink.Link) error {
 	err := a.ensure(dev, maps.HookXDP, func(dev netlink.Link, _ maps.Hook, p *ebpf.Program) (attachment, error) {
 		return attachXDP(dev, mode, p, a.dir)
 	})
-	if err == nil || a.mode != XDPAuto {
+	if err == nil || a.mode != XDPAuto && !a.optional(dev) {
 		return err
 	}
 	// A refusal may cost the driver a reset, so it is not asked again.
@@ -127,8 +134,17 @@ func (a *Attacher) syncXDP(dev netlink.Link) error {
 	return nil
 }
 
-// xdpMode returns the mode XDP shall have on dev; "" for none.
+// xdpMode returns the mode XDP shall have on dev; "" for none. The program knows
+// Ethernet only. Requests do not come in by devices for answers, and not by bridges
+// whose ports have programs; of ports those of guests are not for XDP.
 func (a *Attacher) xdpMode(dev netlink.Link) string {
+	u := a.chosen[dev.Attrs().Index]
+	if !ethernet(dev) || u.Answers || a.optional(dev) && a.refused[dev.Attrs().Index] {
+		return ""
+	}
+	if u.Ports || u.Port && !a.physical(u.Name) {
+		return ""
+	}
 	switch a.mode {
 	case XDPNative:
 		return modeNative

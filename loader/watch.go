@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 const settle = 50 * time.Millisecond
 
 // Watch calls changed once when the subscription stands, and after that whenever
-// devices, addresses or default routes have changed, several changes at a time.
+// devices, addresses, or routes by gateways have changed, several changes at a time.
 // Calls do not overlap; a change during a call leads to another call. Watch
 // blocks until ctx ends, which is no error.
 func Watch(ctx context.Context, changed func()) error {
@@ -73,13 +74,13 @@ func receiveBatch(sock *nl.NetlinkSocket) (msgs []syscall.NetlinkMessage, lost b
 }
 
 // anyRelevant reports whether msgs can change which devices are uplinks. Routes
-// other than default routes come and go with every pod.
+// without a gateway come and go with every pod, in tables other than the main one
+// by what somebody does with them.
 func anyRelevant(msgs []syscall.NetlinkMessage) bool {
 	for _, m := range msgs {
 		switch m.Header.Type {
 		case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-			const dstLen = 1 // offset of rtm_dst_len in struct rtmsg
-			if len(m.Data) > dstLen && m.Data[dstLen] == 0 {
+			if routeLeadsOutside(m.Data) {
 				return true
 			}
 		default:
@@ -87,6 +88,32 @@ func anyRelevant(msgs []syscall.NetlinkMessage) bool {
 		}
 	}
 	return false
+}
+
+// routeLeadsOutside reports whether msg, of a route, is about a default route or one
+// by a gateway.
+func routeLeadsOutside(msg []byte) bool {
+	if len(msg) < unix.SizeofRtMsg {
+		return false
+	}
+	rt := nl.DeserializeRtMsg(msg)
+	if rt.Table != unix.RT_TABLE_MAIN {
+		return false
+	}
+	if rt.Dst_len == 0 {
+		return true
+	}
+	attrs, err := nl.ParseRouteAttr(msg[unix.SizeofRtMsg:])
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(attrs, func(a syscall.NetlinkRouteAttr) bool {
+		switch a.Attr.Type {
+		case unix.RTA_GATEWAY, unix.RTA_VIA, unix.RTA_MULTIPATH:
+			return true
+		}
+		return false
+	})
 }
 
 // coalesce calls changed for every burst of events.

@@ -62,23 +62,27 @@ func TestWatchCallsBackOnChangesUntilItIsCancelled(t *testing.T) {
 	}
 }
 
-// route is a netlink message about a route with a prefix of that many bits.
-func route(typ uint16, bits byte) syscall.NetlinkMessage {
+// route is a netlink message about a route with a prefix of that many bits, and a
+// device or a gateway.
+func route(typ uint16, table, bits byte, attr byte) syscall.NetlinkMessage {
 	return syscall.NetlinkMessage{
 		Header: syscall.NlMsghdr{Type: typ},
-		Data:   []byte{unix.AF_INET, bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		Data:   []byte{unix.AF_INET, bits, 0, 0, table, 0, 0, 0, 0, 0, 0, 0, 8, 0, attr, 0, 10, 0, 0, 1},
 	}
 }
 
-func TestOnlyDefaultRoutesMatter(t *testing.T) {
-	pod, def := route(unix.RTM_NEWROUTE, 32), route(unix.RTM_DELROUTE, 0)
+func TestOnlyRoutesThatLeadOutsideMatter(t *testing.T) {
+	const main, local = unix.RT_TABLE_MAIN, unix.RT_TABLE_LOCAL
+	pod, def := route(unix.RTM_NEWROUTE, main, 32, unix.RTA_OIF), route(unix.RTM_DELROUTE, main, 0, unix.RTA_OIF)
 	dev := syscall.NetlinkMessage{Header: syscall.NlMsghdr{Type: unix.RTM_NEWLINK}}
 	for _, tc := range []struct {
 		name string
 		msgs []syscall.NetlinkMessage
 		want bool
 	}{
-		{"the route to a pod", []syscall.NetlinkMessage{pod, route(unix.RTM_DELROUTE, 24)}, false},
+		{"the route to a pod", []syscall.NetlinkMessage{pod, route(unix.RTM_DELROUTE, main, 24, unix.RTA_OIF)}, false},
+		{"a route by a gateway", []syscall.NetlinkMessage{pod, route(unix.RTM_DELROUTE, main, 24, unix.RTA_GATEWAY)}, true},
+		{"a default route of another table", []syscall.NetlinkMessage{route(unix.RTM_NEWROUTE, local, 0, unix.RTA_GATEWAY)}, false},
 		{"a default route among others", []syscall.NetlinkMessage{pod, def}, true},
 		{"a device", []syscall.NetlinkMessage{dev}, true},
 		{"a truncated message", []syscall.NetlinkMessage{{Header: syscall.NlMsghdr{Type: unix.RTM_NEWROUTE}}}, false},

@@ -13,7 +13,7 @@ import (
 	"github.com/ebb-lb/ebb/bpf"
 )
 
-// AddressFlags say whose an address is (enum address_flag in bpf/types.h).
+// AddressFlags say whose an address is (enum address_flag in bpf/abi/types.h).
 type AddressFlags uint32
 
 // Bits of an address.

@@ -13,11 +13,11 @@ type Contents struct {
 	// Tables has each table that a frontend points to.
 	Tables       map[Table][]BackendID
 	SourceRanges map[SourceRange]struct{}
-	PodCIDRs     map[netip.Prefix]struct{}
 	ServiceCIDRs map[netip.Prefix]struct{}
 	Addresses    map[netip.Addr]AddressFlags
 	Runtime      Runtime
 	Devices      map[uint32]Device
+	Stations     map[Station]uint32
 }
 
 // Contents reads all the control plane has written. It is a consistent view
@@ -40,9 +40,6 @@ func (s *Set) Contents() (Contents, error) {
 	if c.SourceRanges, err = s.SourceRanges().All(); err != nil {
 		return Contents{}, err
 	}
-	if c.PodCIDRs, err = s.PodCIDRs().All(); err != nil {
-		return Contents{}, err
-	}
 	if c.ServiceCIDRs, err = s.ServiceCIDRs().All(); err != nil {
 		return Contents{}, err
 	}
@@ -53,6 +50,9 @@ func (s *Set) Contents() (Contents, error) {
 		return Contents{}, err
 	}
 	if c.Devices, err = s.Devices().All(); err != nil {
+		return Contents{}, err
+	}
+	if c.Stations, err = s.Stations().All(); err != nil {
 		return Contents{}, err
 	}
 	return c, nil
@@ -76,14 +76,18 @@ func ReadTables(frontends map[Frontend]Service, read func(Table) ([]BackendID, e
 	return out, nil
 }
 
-// EachFlow calls fn for the flows of s whose handshake is finished. See
-// Flows.Each.
+// EachFlow calls fn for the established flows of s. See Flows.Each.
 func (s *Set) EachFlow(fn func(FlowKey, Flow) bool) error { return s.Flows().Each(fn) }
 
 // EachAffinity calls fn for the backends that clients of s keep. See
 // Affinities.Each.
 func (s *Set) EachAffinity(fn func(AffinityKey, Affinity) bool) error { return s.Affinity().Each(fn) }
 
-// EachHalfOpen calls fn for the flows of s whose handshake is under way. See
-// Flows.Each.
+// EachSocket calls fn for what sockets of this node have. See Sockets.Each.
+func (s *Set) EachSocket(fn func(SocketKey, SocketPeer) bool) error { return s.Sockets().Each(fn) }
+
+// EachClosed calls fn for the connections of s that were closed. See Flows.Each.
+func (s *Set) EachClosed(fn func(FlowKey, Flow) bool) error { return s.Closed().Each(fn) }
+
+// EachHalfOpen calls fn for the flows of s that are not proved. See Flows.Each.
 func (s *Set) EachHalfOpen(fn func(FlowKey, Flow) bool) error { return s.HalfOpen().Each(fn) }

@@ -132,7 +132,9 @@ func toBackend(b Backend) bpf.LayoutBackend {
 	flags := bit(b.Local, bpf.LayoutBackendFlagBACKEND_LOCAL) |
 		bit(b.InCluster, bpf.LayoutBackendFlagBACKEND_IN_CLUSTER) |
 		bit(b.InLocal, bpf.LayoutBackendFlagBACKEND_IN_LOCAL) |
-		bit(b.Unserving, bpf.LayoutBackendFlagBACKEND_UNSERVING)
+		bit(b.Unserving, bpf.LayoutBackendFlagBACKEND_UNSERVING) |
+		bit(b.Elsewhere, bpf.LayoutBackendFlagBACKEND_ELSEWHERE) |
+		bit(b.Moved, bpf.LayoutBackendFlagBACKEND_MOVED)
 	return bpf.LayoutBackend{
 		Addr:        toAddr(b.Addr.Addr()),
 		Port:        toWire(b.Addr.Port()),
@@ -152,6 +154,8 @@ func fromBackend(v *bpf.LayoutBackend) Backend {
 		InCluster:   flags&bpf.LayoutBackendFlagBACKEND_IN_CLUSTER != 0,
 		InLocal:     flags&bpf.LayoutBackendFlagBACKEND_IN_LOCAL != 0,
 		Unserving:   flags&bpf.LayoutBackendFlagBACKEND_UNSERVING != 0,
+		Elsewhere:   flags&bpf.LayoutBackendFlagBACKEND_ELSEWHERE != 0,
+		Moved:       flags&bpf.LayoutBackendFlagBACKEND_MOVED != 0,
 		Generation:  v.Generation,
 		ServicePort: ServicePortID(v.ServicePort),
 	}
@@ -194,11 +198,11 @@ func fromFlowKey(k *bpf.LayoutFlowKey) FlowKey {
 }
 
 // toFlow makes a complete entry for k: what its rewrite adds to checksums is
-// computed as the datapath does (bpf/begin.h); no route is cached, nothing
-// acknowledged.
+// computed as the datapath does (bpf/flow/claim.h); no route is cached.
 func toFlow(k FlowKey, f Flow) bpf.LayoutFlow {
 	key := toFlowKey(k)
 	v := bpf.LayoutFlow{
+		Tag:        tupleTag(key),
 		Src:        toAddr(f.Src.Addr()),
 		Dst:        toAddr(f.Dst.Addr()),
 		Sport:      toWire(f.Src.Port()),
@@ -206,11 +210,20 @@ func toFlow(k FlowKey, f Flow) bpf.LayoutFlow {
 		Backend:    uint32(f.Backend),
 		Generation: f.Generation,
 		Seen:       f.Seen,
+		Ack:        f.Ack,
+		End:        f.End,
+		Began:      f.Began,
 		Flags:      uint32(f.Flags),
 	}
 	v.CsumAddr = fold(addrDiff(key.Src, v.Src) + addrDiff(key.Dst, v.Dst))
 	v.CsumPort = fold(portDiff(key.Sport, v.Sport) + portDiff(key.Dport, v.Dport))
 	return v
+}
+
+// tupleTag is tuple_tag in bpf/flow/entry.h.
+func tupleTag(k bpf.LayoutFlowKey) uint32 {
+	src, dst := binary.NativeEndian.Uint32(k.Src.B[12:]), binary.NativeEndian.Uint32(k.Dst.B[12:])
+	return src ^ (dst<<16 | dst>>16) ^ (uint32(k.Sport)<<16 | uint32(k.Dport))
 }
 
 func fromFlow(v *bpf.LayoutFlow) Flow {
@@ -220,6 +233,9 @@ func fromFlow(v *bpf.LayoutFlow) Flow {
 		Backend:    BackendID(v.Backend),
 		Generation: v.Generation,
 		Seen:       v.Seen,
+		Ack:        v.Ack,
+		End:        v.End,
+		Began:      v.Began,
 		Flags:      FlowFlags(v.Flags),
 	}
 }
@@ -235,7 +251,7 @@ func fromHalfFlow(v *bpf.LayoutHalfFlow) Flow {
 }
 
 // addrDiff is what replacing from by to adds to an Internet checksum, not yet
-// folded (csum_diff_addr in bpf/csum.h).
+// folded (csum_diff_addr in bpf/wire/csum.h).
 func addrDiff(from, to bpf.LayoutIpAddr) uint64 {
 	var sum uint64
 	for i := 0; i < len(from.B); i += 4 {
@@ -257,7 +273,7 @@ func fold(sum uint64) uint16 {
 }
 
 func toRuntime(r Runtime) bpf.LayoutRuntimeValues {
-	v := bpf.LayoutRuntimeValues{Snat4: toAddr(r.SNAT4), Snat6: toAddr(r.SNAT6), HostNetns: r.HostNetns}
+	v := bpf.LayoutRuntimeValues{Snat4: toAddr(r.SNAT4), Snat6: toAddr(r.SNAT6), HostNetns: r.HostNetns, NodeBits: r.NodeBits}
 	if p := r.Services4; p.IsValid() {
 		a := p.Addr().As4()
 		v.Services4Net = binary.NativeEndian.Uint32(a[:])
@@ -271,7 +287,7 @@ func toRuntime(r Runtime) bpf.LayoutRuntimeValues {
 }
 
 func fromRuntime(v *bpf.LayoutRuntimeValues) Runtime {
-	r := Runtime{SNAT4: fromOptionalAddr(v.Snat4), SNAT6: fromOptionalAddr(v.Snat6), HostNetns: v.HostNetns}
+	r := Runtime{SNAT4: fromOptionalAddr(v.Snat4), SNAT6: fromOptionalAddr(v.Snat6), HostNetns: v.HostNetns, NodeBits: v.NodeBits}
 	var a4, mask4 [4]byte
 	binary.NativeEndian.PutUint32(a4[:], v.Services4Net)
 	binary.NativeEndian.PutUint32(mask4[:], v.Services4Mask)
@@ -289,19 +305,53 @@ func fromMask(a netip.Addr, mask net.IPMask) netip.Prefix {
 }
 
 func toDevice(d Device) bpf.LayoutDevice {
-	var flags bpf.LayoutDeviceFlag
-	if d.XDPTx {
-		flags |= bpf.LayoutDeviceFlagDEVICE_XDP_TX
+	flags := bit(d.XDPTx, bpf.LayoutDeviceFlagDEVICE_XDP_TX) | bit(d.Away, bpf.LayoutDeviceFlagDEVICE_AWAY) |
+		bit(d.Answers, bpf.LayoutDeviceFlagDEVICE_ANSWERS) | bit(d.Stacked, bpf.LayoutDeviceFlagDEVICE_STACKED)
+	return bpf.LayoutDevice{
+		Lower: d.Lower, VlanId: d.VLAN, Flags: uint16(flags),
+		Snat4: toAddr(d.SNAT4), Snat6: toAddr(d.SNAT6),
 	}
-	return bpf.LayoutDevice{Lower: d.Lower, VlanId: d.VLAN, Flags: uint16(flags)}
 }
 
 func fromDevice(v *bpf.LayoutDevice) Device {
+	has := func(f bpf.LayoutDeviceFlag) bool { return v.Flags&uint16(f) != 0 }
 	return Device{
-		Lower: v.Lower,
-		VLAN:  v.VlanId,
-		XDPTx: v.Flags&uint16(bpf.LayoutDeviceFlagDEVICE_XDP_TX) != 0,
+		Lower: v.Lower, VLAN: v.VlanId,
+		XDPTx: has(bpf.LayoutDeviceFlagDEVICE_XDP_TX), Away: has(bpf.LayoutDeviceFlagDEVICE_AWAY),
+		Answers: has(bpf.LayoutDeviceFlagDEVICE_ANSWERS), Stacked: has(bpf.LayoutDeviceFlagDEVICE_STACKED),
+		SNAT4: fromOptionalAddr(v.Snat4), SNAT6: fromOptionalAddr(v.Snat6),
 	}
+}
+
+func toStation(s Station) bpf.LayoutStationKey {
+	return bpf.LayoutStationKey{Ifindex: s.Ifindex, VlanId: s.VLAN, Mac: s.MAC}
+}
+
+func fromStation(k *bpf.LayoutStationKey) Station {
+	return Station{Ifindex: k.Ifindex, VLAN: k.VlanId, MAC: k.Mac}
+}
+
+func toRouteState(s RouteState) bpf.LayoutRouteState {
+	return bpf.LayoutRouteState{
+		Changed: s.Changed, Until: s.Until,
+		Flags: uint32(bit(s.Multipath, bpf.LayoutRouteStateFlagROUTES_MULTIPATH) | bit(s.BySource, bpf.LayoutRouteStateFlagROUTES_BY_SOURCE)),
+	}
+}
+
+func fromRouteState(v *bpf.LayoutRouteState) RouteState {
+	return RouteState{
+		Changed: v.Changed, Until: v.Until,
+		Multipath: v.Flags&uint32(bpf.LayoutRouteStateFlagROUTES_MULTIPATH) != 0,
+		BySource:  v.Flags&uint32(bpf.LayoutRouteStateFlagROUTES_BY_SOURCE) != 0,
+	}
+}
+
+func toNeighbourKey(h NextHop) bpf.LayoutNeighbourKey {
+	return bpf.LayoutNeighbourKey{Addr: toAddr(h.Addr), Ifindex: h.Ifindex}
+}
+
+func fromNeighbourKey(k *bpf.LayoutNeighbourKey) NextHop {
+	return NextHop{Ifindex: k.Ifindex, Addr: fromAddr(k.Addr)}
 }
 
 // toPrefix is a prefix as LPM keys hold it: the bits of an address in its
@@ -336,14 +386,14 @@ func fromSourceRangeKey(k *bpf.LayoutSourceRangeKey) SourceRange {
 	return SourceRange{ServicePort: ServicePortID(k.ServicePort), Prefix: fromPrefix(k.Prefix, k.Addr, 64)}
 }
 
-// toCIDRKey is a key of pod_cidrs and of service_cidrs.
-func toCIDRKey(p netip.Prefix) bpf.LayoutPodCidrKey {
-	var k bpf.LayoutPodCidrKey
+// toCIDRKey is a key of service_cidrs.
+func toCIDRKey(p netip.Prefix) bpf.LayoutServiceCidrKey {
+	var k bpf.LayoutServiceCidrKey
 	k.Prefix, k.V4, k.Addr = toPrefix(p, 32)
 	return k
 }
 
-func fromCIDRKey(k *bpf.LayoutPodCidrKey) netip.Prefix { return fromPrefix(k.Prefix, k.Addr, 32) }
+func fromCIDRKey(k *bpf.LayoutServiceCidrKey) netip.Prefix { return fromPrefix(k.Prefix, k.Addr, 32) }
 
 func toAffinityKey(k AffinityKey) bpf.LayoutAffinityKey {
 	return bpf.LayoutAffinityKey{Client: toAddr(k.Client), ServicePort: uint32(k.ServicePort)}
@@ -396,6 +446,8 @@ func sumCounts(cpus []bpf.LayoutBackendCounts) BackendCounts {
 		c := &cpus[i]
 		out.Opened += c.Opened
 		out.Closed += c.Closed
+		out.SocketOpened += c.SocketOpened
+		out.SocketClosed += c.SocketClosed
 		out.Packets += c.Packets
 		out.Bytes += c.Bytes
 		out.RxPackets += c.RxPackets

@@ -119,21 +119,22 @@ func TestValuesHaveTheLayoutOfTheDatapath(t *testing.T) {
 			got:  toRuntime(Runtime{SNAT4: v4.Addr(), HostNetns: 7}),
 			want: [][]byte{
 				mapped(t, "10.0.0.1"), bytes.Repeat([]byte{0}, 16), binary.NativeEndian.AppendUint64(nil, 7),
-				bytes.Repeat([]byte{0}, 8+32),
+				bytes.Repeat([]byte{0}, 8+8+32),
 			},
 		},
 		{
 			name: "a span of services has a mask",
 			got:  toRuntime(Runtime{Services4: netip.MustParsePrefix("10.96.0.0/12"), Services6: netip.MustParsePrefix("fd00::/9")}),
 			want: [][]byte{
-				bytes.Repeat([]byte{0}, 40), {10, 96, 0, 0, 255, 240, 0, 0},
+				bytes.Repeat([]byte{0}, 48), {10, 96, 0, 0, 255, 240, 0, 0},
 				mapped(t, "fd00::"), {0xff, 0x80}, bytes.Repeat([]byte{0}, 14),
 			},
 		},
 		{
 			name: "a device has its tag in host order",
-			got:  toDevice(Device{Lower: 3, VLAN: 100, XDPTx: true}),
-			want: [][]byte{u32(3), binary.NativeEndian.AppendUint16(nil, 100), binary.NativeEndian.AppendUint16(nil, 1)},
+			got:  toDevice(Device{Lower: 3, VLAN: 100, XDPTx: true, Away: true, SNAT4: netip.MustParseAddr("192.0.2.1")}),
+			want: [][]byte{u32(3), binary.NativeEndian.AppendUint16(nil, 100), binary.NativeEndian.AppendUint16(nil, 3),
+				mapped(t, "192.0.2.1"), bytes.Repeat([]byte{0}, 16)},
 		},
 	}
 	for _, tc := range tests {
@@ -342,11 +343,11 @@ func FuzzTheChecksumDifferenceOfAFlowIsThatOfItsRewrite(f *testing.F) {
 }
 
 func TestCountsAreSummedOverCPUs(t *testing.T) {
-	a := bpf.LayoutBackendCounts{Opened: 1, Closed: 2, Packets: 3, Bytes: 4, RxPackets: 5, RxBytes: 6}
+	a := bpf.LayoutBackendCounts{Opened: 1, Closed: 2, SocketOpened: 7, SocketClosed: 8, Packets: 3, Bytes: 4, RxPackets: 5, RxBytes: 6}
 	a.Handshake[0], a.Handshake[LatencyBuckets-1] = 1<<32-1, 7
-	b := bpf.LayoutBackendCounts{Opened: 10, Closed: 20, Packets: 30, Bytes: 40, RxPackets: 50, RxBytes: 60}
+	b := bpf.LayoutBackendCounts{Opened: 10, Closed: 20, SocketOpened: 70, SocketClosed: 80, Packets: 30, Bytes: 40, RxPackets: 50, RxBytes: 60}
 	b.Handshake[0] = 2
-	want := BackendCounts{Opened: 11, Closed: 22, Packets: 33, Bytes: 44, RxPackets: 55, RxBytes: 66}
+	want := BackendCounts{Opened: 11, Closed: 22, SocketOpened: 77, SocketClosed: 88, Packets: 33, Bytes: 44, RxPackets: 55, RxBytes: 66}
 	want.Handshake[0], want.Handshake[LatencyBuckets-1] = 1<<32+1, 7
 	if diff := cmp.Diff(want, sumCounts([]bpf.LayoutBackendCounts{a, b})); diff != "" {
 		t.Error(diff)

@@ -16,7 +16,9 @@ type Reader interface {
 	Contents() (Contents, error)
 	EachFlow(fn func(FlowKey, Flow) bool) error
 	EachHalfOpen(fn func(FlowKey, Flow) bool) error
+	EachClosed(fn func(FlowKey, Flow) bool) error
 	EachAffinity(fn func(AffinityKey, Affinity) bool) error
+	EachSocket(fn func(SocketKey, SocketPeer) bool) error
 }
 
 // Dump writes what is in the maps, a line per entry, grouped by map and sorted
@@ -35,15 +37,24 @@ func Dump(w io.Writer, r Reader) error {
 	if err != nil {
 		return fmt.Errorf("dump maps: %w", err)
 	}
+	closed, err := flowLines("closed", r.EachClosed)
+	if err != nil {
+		return fmt.Errorf("dump maps: %w", err)
+	}
 	sticky, err := c.affinityLines(r.EachAffinity)
+	if err != nil {
+		return fmt.Errorf("dump maps: %w", err)
+	}
+	sockets, err := socketLines(r.EachSocket)
 	if err != nil {
 		return fmt.Errorf("dump maps: %w", err)
 	}
 	out := bufio.NewWriter(w)
 	for _, lines := range [][]string{
 		c.frontendLines(), c.servicePortLines(), c.backendLines(), c.tableLines(),
-		c.sourceRangeLines(), c.podCIDRLines(), c.serviceCIDRLines(), c.addressLines(),
-		flows, half, sticky, c.runtimeLines(), c.deviceLines(),
+		c.sourceRangeLines(), c.serviceCIDRLines(), c.addressLines(),
+		flows, half, closed, sticky, sockets, c.runtimeLines(), c.deviceLines(),
+		c.stationLines(),
 	} {
 		for _, line := range lines {
 			fmt.Fprintln(out, line)
@@ -111,12 +122,6 @@ func (c Contents) sourceRangeLines() []string {
 	})
 }
 
-func (c Contents) podCIDRLines() []string {
-	return sortedLines(c.PodCIDRs, netip.Prefix.Compare, func(p netip.Prefix, _ struct{}) string {
-		return "pod-cidr " + p.String()
-	})
-}
-
 func (c Contents) serviceCIDRLines() []string {
 	return sortedLines(c.ServiceCIDRs, netip.Prefix.Compare, func(p netip.Prefix, _ struct{}) string {
 		return "service-cidr " + p.String()
@@ -145,6 +150,30 @@ func (c Contents) affinityLines(each func(func(AffinityKey, Affinity) bool) erro
 	}), nil
 }
 
+// socketLines leaves out the time, as flows do.
+func socketLines(each func(func(SocketKey, SocketPeer) bool) error) ([]string, error) {
+	all := make(map[SocketKey]SocketPeer)
+	err := each(func(k SocketKey, p SocketPeer) bool {
+		all[k] = p
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	return sortedLines(all, compareSocketKeys, func(k SocketKey, p SocketPeer) string {
+		what := "connects-to"
+		if k.Way == SocketBackend {
+			what = "shown-as"
+		}
+		return fmt.Sprintf("socket %d %s %s %s %s backend=%d gen=%d netns=%d",
+			k.Cookie, k.Proto, k.Addr, what, p.Addr, p.Backend, p.Generation, p.Netns)
+	}), nil
+}
+
+func compareSocketKeys(a, b SocketKey) int {
+	return cmp.Or(cmp.Compare(a.Cookie, b.Cookie), cmp.Compare(a.Way, b.Way), cmp.Compare(a.Proto, b.Proto), a.Addr.Compare(b.Addr))
+}
+
 // name is the name of a service port, "#7" if there is none for its id.
 func (c Contents) name(id ServicePortID) string {
 	if s, ok := c.ServicePorts[id]; ok {
@@ -167,8 +196,13 @@ func (c Contents) backendLines() []string {
 		}
 		line := fmt.Sprintf("backend %d %s state=%s %s gen=%d service=%s in=%s",
 			id, b.Addr, b.State, where, b.Generation, c.name(b.ServicePort), b.candidacies())
-		if b.Unserving {
-			line += " unserving"
+		for _, f := range []struct {
+			on   bool
+			name string
+		}{{b.Unserving, "unserving"}, {b.Moved, "moved"}} {
+			if f.on {
+				line += " " + f.name
+			}
 		}
 		return line
 	})
@@ -252,6 +286,24 @@ func (c Contents) deviceLines() []string {
 		if d.XDPTx {
 			line += " xdp-tx"
 		}
+		if d.Away {
+			line += " away"
+		}
+		if d.SNAT4.IsValid() || d.SNAT6.IsValid() {
+			line += fmt.Sprintf(" snat4=%s snat6=%s", orDash(d.SNAT4), orDash(d.SNAT6))
+		}
+		if d.Answers {
+			line += " answers-only"
+		}
+		if d.Stacked {
+			line += " stacked"
+		}
 		return line
+	})
+}
+
+func (c Contents) stationLines() []string {
+	return sortedLines(c.Stations, Station.Compare, func(s Station, owner uint32) string {
+		return fmt.Sprintf("station %s device=%d", s, owner)
 	})
 }

@@ -28,7 +28,6 @@ table 0+5 3:3 5:2
 table 5+2 10:2
 table 10+1 3:1
 source-range 192.0.2.0/24 service=default/web:http/TCP
-pod-cidr fd00:244::/56
 service-cidr 10.96.0.0/12
 address 10.96.0.1 cluster-ip
 address 192.0.2.9 external,node
@@ -40,6 +39,8 @@ runtime snat4=10.0.0.1 snat6=- services4=10.96.0.0/12 services6=-
 device 2 xdp-tx
 device 10 lower=2 vlan=100 xdp-tx
 device 11
+station 2 02:00:00:00:00:01 device=2
+station 2.100 02:00:00:00:00:01 device=10
 `
 
 type flowPutter interface {
@@ -68,8 +69,11 @@ type target struct {
 	devices interface {
 		Put(uint32, maps.Device) error
 	}
+	stations interface {
+		Put(maps.Station, uint32) error
+	}
 	ranges          interface{ Put(maps.SourceRange) error }
-	pods, services  interface{ Put(netip.Prefix) error }
+	services        interface{ Put(netip.Prefix) error }
 	addresses       func(maps.AddressFlags) addressPutter
 	flows, halfOpen flowPutter
 }
@@ -78,7 +82,7 @@ func TestTheSameContentIsTheSameText(t *testing.T) {
 	fake := mapstest.New(maps.DefaultSizes())
 	fillGolden(t, target{
 		fake.Frontends(), fake.ServicePorts(), fake.Backends(), fake.Slots(),
-		fake.Runtime(), fake.Devices(), fake.SourceRanges(), fake.PodCIDRs(), fake.ServiceCIDRs(),
+		fake.Runtime(), fake.Devices(), fake.Stations(), fake.SourceRanges(), fake.ServiceCIDRs(),
 		func(own maps.AddressFlags) addressPutter { return fake.Addresses(own) }, fake.Flows(), fake.HalfOpen(),
 	})
 	t.Run("a fake", func(t *testing.T) { wantDump(t, fake) })
@@ -86,14 +90,14 @@ func TestTheSameContentIsTheSameText(t *testing.T) {
 		if os.Geteuid() != 0 {
 			t.Skip("needs root to create BPF maps")
 		}
-		set, err := maps.Create(maps.Sizes{Frontends: 8, ServicePorts: 8, Backends: 16, Slots: 16, Flows: 1024, HalfOpen: 1024, Affinity: 64, SourceRanges: 4})
+		set, err := maps.Create(maps.Sizes{Frontends: 8, ServicePorts: 8, Backends: 16, Slots: 16, Flows: 1024, HalfOpen: 1024, Closed: 1024, Affinity: 64, SourceRanges: 4})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer set.Close()
 		fillGolden(t, target{
 			set.Frontends(), set.ServicePorts(), set.Backends(), set.Slots(),
-			set.Runtime(), set.Devices(), set.SourceRanges(), set.PodCIDRs(), set.ServiceCIDRs(),
+			set.Runtime(), set.Devices(), set.Stations(), set.SourceRanges(), set.ServiceCIDRs(),
 			func(own maps.AddressFlags) addressPutter { return set.Addresses(own) }, set.Flows(), set.HalfOpen(),
 		})
 		wantDump(t, set)
@@ -142,8 +146,9 @@ func fillGolden(t *testing.T, s target) {
 		s.devices.Put(11, maps.Device{}),
 		s.devices.Put(10, maps.Device{Lower: 2, VLAN: 100, XDPTx: true}),
 		s.devices.Put(2, maps.Device{XDPTx: true}),
+		s.stations.Put(maps.Station{Ifindex: 2, VLAN: 100, MAC: maps.MAC{2, 0, 0, 0, 0, 1}}, 10),
+		s.stations.Put(maps.Station{Ifindex: 2, MAC: maps.MAC{2, 0, 0, 0, 0, 1}}, 2),
 		s.ranges.Put(maps.SourceRange{ServicePort: 1, Prefix: netip.MustParsePrefix("192.0.2.0/24")}),
-		s.pods.Put(netip.MustParsePrefix("fd00:244::/56")),
 		s.services.Put(netip.MustParsePrefix("10.96.0.0/12")),
 		s.addresses(maps.NodeAddress).Put(node.Addr, maps.AddressNode),
 		s.addresses(maps.ServiceAddress).Put(node.Addr, maps.AddressExternal),
@@ -165,7 +170,7 @@ func fillGolden(t *testing.T, s target) {
 // brokenReader fails in one of its methods.
 type brokenReader struct {
 	*mapstest.Fake
-	contents, flows, halfOpen error
+	contents, flows, halfOpen, closed error
 }
 
 func (r brokenReader) Contents() (maps.Contents, error) { return maps.Contents{}, r.contents }
@@ -174,6 +179,8 @@ func (r brokenReader) EachFlow(func(maps.FlowKey, maps.Flow) bool) error { retur
 
 func (r brokenReader) EachHalfOpen(func(maps.FlowKey, maps.Flow) bool) error { return r.halfOpen }
 
+func (r brokenReader) EachClosed(func(maps.FlowKey, maps.Flow) bool) error { return r.closed }
+
 type brokenWriter struct{ err error }
 
 func (w brokenWriter) Write([]byte) (int, error) { return 0, w.err }
@@ -181,7 +188,7 @@ func (w brokenWriter) Write([]byte) (int, error) { return 0, w.err }
 func TestADumpThatFailsSaysWhy(t *testing.T) {
 	broken := errors.New("broken")
 	for name, r := range map[string]brokenReader{
-		"contents": {contents: broken}, "flows": {flows: broken}, "half-open flows": {halfOpen: broken},
+		"contents": {contents: broken}, "flows": {flows: broken}, "half-open flows": {halfOpen: broken}, "closed flows": {closed: broken},
 	} {
 		var out strings.Builder
 		if err := maps.Dump(&out, r); !errors.Is(err, broken) || out.Len() > 0 {
@@ -190,5 +197,37 @@ func TestADumpThatFailsSaysWhy(t *testing.T) {
 	}
 	if err := maps.Dump(brokenWriter{broken}, brokenReader{}); !errors.Is(err, broken) {
 		t.Errorf("writing: error %v", err)
+	}
+}
+
+func TestTheDumpShowsWhatSocketsHave(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to create BPF maps")
+	}
+	set, err := maps.Create(maps.Sizes{Frontends: 8, ServicePorts: 8, Backends: 16, Slots: 16, Flows: 1024, HalfOpen: 1024, Closed: 1024, Affinity: 64, SourceRanges: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer set.Close()
+	vip, pod := netip.MustParseAddrPort("10.96.0.1:53"), netip.MustParseAddrPort("10.0.1.7:5353")
+	err = errors.Join(
+		set.Sockets().Put(maps.SocketKey{Cookie: 7, Addr: pod, Proto: maps.UDP, Way: maps.SocketBackend},
+			maps.SocketPeer{Addr: vip, Backend: 3, Generation: 1, Netns: 2}),
+		set.Sockets().Put(maps.SocketKey{Cookie: 7, Addr: vip, Proto: maps.UDP, Way: maps.SocketDialled},
+			maps.SocketPeer{Addr: pod, Backend: 3, Generation: 1, Netns: 2}),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := maps.Dump(&out, set); err != nil {
+		t.Fatal(err)
+	}
+	want := `socket 7 UDP 10.96.0.1:53 connects-to 10.0.1.7:5353 backend=3 gen=1 netns=2
+socket 7 UDP 10.0.1.7:5353 shown-as 10.96.0.1:53 backend=3 gen=1 netns=2
+runtime snat4=- snat6=- services4=- services6=-
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -9,10 +9,12 @@ import (
 	"github.com/ebb-lb/ebb/bpf"
 )
 
-// Flows is access to one of the maps flows and half_open. Both evict the entry
-// least recently used when they are full, so an entry may vanish at any time.
+// Flows is access to one of the maps flows, half_open and closed. An entry may
+// vanish at any time: the datapath removes it, and the last two evict the entry
+// least recently used when they are full.
 type Flows struct {
 	m    *ebpf.Map
+	name string // what errors call an entry
 	half bool
 }
 
@@ -37,7 +39,7 @@ func (a Flows) Each(fn func(FlowKey, Flow) bool) error {
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("read %s: %w", a.name(), err)
+		return fmt.Errorf("read %s: %w", a.name, err)
 	}
 	return nil
 }
@@ -52,7 +54,7 @@ func (a Flows) Lookup(k FlowKey) (Flow, bool, error) {
 		return Flow{}, false, nil
 	}
 	if err != nil {
-		return Flow{}, false, fmt.Errorf("look up %s %s: %w", a.name(), k, err)
+		return Flow{}, false, fmt.Errorf("look up %s %s: %w", a.name, k, err)
 	}
 	return f, true, nil
 }
@@ -77,20 +79,19 @@ func (a Flows) Delete(k FlowKey) error {
 	}
 	key := toFlowKey(k)
 	if err := a.m.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("delete %s %s: %w", a.name(), k, err)
+		return fmt.Errorf("delete %s %s: %w", a.name, k, err)
 	}
 	return nil
 }
 
 // Put inserts or replaces the entry of k, for tests: a flow belongs to the
-// datapath, whose cached route and acknowledgement number are lost. Since is
-// kept by half-open flows only.
+// datapath, whose cached route is lost. Since is kept by half-open flows only.
 func (a Flows) Put(k FlowKey, f Flow) error {
 	if err := errors.Join(k.Validate(), f.Validate()); err != nil {
-		return fmt.Errorf("put %s %s: %w", a.name(), k, err)
+		return fmt.Errorf("put %s %s: %w", a.name, k, err)
 	}
 	if err := a.put(k, f); err != nil {
-		return fmt.Errorf("put %s %s: %w", a.name(), k, fullError(err))
+		return fmt.Errorf("put %s %s: %w", a.name, k, fullError(err))
 	}
 	return nil
 }
@@ -105,17 +106,10 @@ func (a Flows) put(k FlowKey, f Flow) error {
 	return a.m.Put(&key, &v)
 }
 
-// name is what errors call an entry.
-func (a Flows) name() string {
-	if a.half {
-		return "half-open flow"
-	}
-	return "flow"
-}
-
 // flowFlagNames are the names of the bits, lowest first.
 var flowFlagNames = [...]string{
 	"reverse", "remote", "fin", "peer-fin", "rst", "peer-rst", "closed", "replied", "pod", "hairpin",
+	"stream", "sticky", "taken", "midway", "proved", "again", "occupied", "outward", "guest", "reroute",
 }
 
 // String lists the bits of f, lowest first, as "reverse,fin"; "-" if there is

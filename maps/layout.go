@@ -10,7 +10,7 @@ import (
 
 // LayoutVersion names the layout of everything in the maps: keys, values,
 // kinds. Maps of another version are never opened, they are pinned elsewhere.
-const LayoutVersion = 3
+const LayoutVersion = 4
 
 // Sizes are the capacities of the maps an operator may choose, in entries. The
 // statistics per backend have the size of Backends.
@@ -19,10 +19,13 @@ type Sizes struct {
 	ServicePorts uint32
 	Backends     uint32
 	Slots        uint32
-	// Flows and HalfOpen take two entries per connection. When they are full
-	// the entry least recently used makes room.
-	Flows    uint32
-	HalfOpen uint32
+	// Flows takes two entries per connection; when it is full new connections
+	// are refused.
+	Flows uint32
+	// HalfOpen and Closed take up to two entries per connection. When they are
+	// full the entry least recently used makes room. The kernel divides them
+	// among the CPUs: they get at least [perCPU] entries for each.
+	HalfOpen, Closed uint32
 	// Affinity takes an entry per client and service port, and evicts likewise.
 	Affinity uint32
 	// SourceRanges takes an entry per range of each restricted service port.
@@ -52,6 +55,7 @@ func sizesFrom(entries func(name string) uint32) Sizes {
 		Slots:        entries(bpf.LayoutMapSlots),
 		Flows:        entries(bpf.LayoutMapFlows),
 		HalfOpen:     entries(bpf.LayoutMapHalfOpen),
+		Closed:       entries(bpf.LayoutMapClosed),
 		Affinity:     entries(bpf.LayoutMapAffinity),
 		SourceRanges: entries(bpf.LayoutMapSourceRanges),
 	}
@@ -67,6 +71,7 @@ func (s Sizes) byMap() map[string]uint32 {
 		bpf.LayoutMapSlots:        s.Slots,
 		bpf.LayoutMapFlows:        s.Flows,
 		bpf.LayoutMapHalfOpen:     s.HalfOpen,
+		bpf.LayoutMapClosed:       s.Closed,
 		bpf.LayoutMapAffinity:     s.Affinity,
 		bpf.LayoutMapSourceRanges: s.SourceRanges,
 		bpf.LayoutMapAddresses:    s.Frontends + nodeAddresses,
@@ -83,13 +88,41 @@ func (s Sizes) specs() (map[string]*ebpf.MapSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, size := range s.byMap() {
+	granted, err := s.Granted()
+	if err != nil {
+		return nil, err
+	}
+	for name, size := range granted.byMap() {
 		if size == 0 {
 			return nil, fmt.Errorf("map %s: size 0", name)
 		}
 		specs[name].MaxEntries = size
 	}
 	return specs, nil
+}
+
+// perCPU is the least that one CPU gets of a map whose entries are divided among
+// them, unless the whole map was asked to be smaller than that.
+const perCPU = 2048
+
+// shared is how many entries such a map gets if entries were asked for.
+func shared(entries, cpus uint32) uint32 {
+	each := (entries + cpus - 1) / cpus
+	if entries > perCPU {
+		each = max(each, perCPU)
+	}
+	return each * cpus
+}
+
+// Granted are the capacities of maps that are created with s: those that the kernel
+// divides among the CPUs are a multiple of their number, and large enough for each.
+func (s Sizes) Granted() (Sizes, error) {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return Sizes{}, fmt.Errorf("size maps: %w", err)
+	}
+	s.HalfOpen, s.Closed = shared(s.HalfOpen, uint32(cpus)), shared(s.Closed, uint32(cpus))
+	return s, nil
 }
 
 // layout is what the datapath was compiled with, by map name.
@@ -117,7 +150,7 @@ func fits(m *ebpf.Map, spec *ebpf.MapSpec) error {
 	if has != want {
 		return fmt.Errorf("has %s; layout %d wants %s", has, LayoutVersion, want)
 	}
-	fixed := spec.Name == bpf.LayoutMapCounters || spec.Name == bpf.LayoutMapRuntime
+	fixed := spec.Name == bpf.LayoutMapCounters || spec.Name == bpf.LayoutMapRuntime || spec.Name == bpf.LayoutMapRoutes
 	if fixed && m.MaxEntries() != spec.MaxEntries {
 		return fmt.Errorf("has %d entries; layout %d wants %d", m.MaxEntries(), LayoutVersion, spec.MaxEntries)
 	}

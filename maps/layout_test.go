@@ -32,7 +32,7 @@ func TestEveryMapOfTheLayoutIsPartOfASet(t *testing.T) {
 func TestDefaultSizesAreThoseOfTheLayout(t *testing.T) {
 	want := Sizes{
 		Frontends: 65536, ServicePorts: 65536, Backends: 1 << 15,
-		Slots: 1 << 22, Flows: 1 << 18, HalfOpen: 1 << 16, Affinity: 1 << 16, SourceRanges: 1 << 16,
+		Slots: 1 << 22, Flows: 1 << 18, HalfOpen: 1 << 16, Closed: 1 << 16, Affinity: 1 << 16, SourceRanges: 1 << 16,
 	}
 	if diff := cmp.Diff(want, DefaultSizes()); diff != "" {
 		t.Error(diff)
@@ -164,7 +164,7 @@ func TestValuesWithoutANameShowTheirNumber(t *testing.T) {
 		value fmt.Stringer
 		want  string
 	}{
-		{VerdictCount, "verdict(33)"},
+		{VerdictCount, "verdict(38)"},
 		{Verdict(255), "verdict(255)"},
 		{State(4), "state(4)"},
 		{HookCount, "hook(6)"},
@@ -177,5 +177,32 @@ func TestValuesWithoutANameShowTheirNumber(t *testing.T) {
 		if got := tc.value.String(); got != tc.want {
 			t.Errorf("%#v is shown as %q, want %q", tc.value, got, tc.want)
 		}
+	}
+}
+
+func TestMapsDividedAmongCPUsHaveEnoughForEach(t *testing.T) {
+	for _, tc := range []struct{ entries, cpus, want uint32 }{
+		{1 << 16, 2, 1 << 16},
+		{1 << 16, 3, 65538},        // a multiple
+		{1 << 16, 64, perCPU * 64}, // not 1024 for each
+		{256, 64, 256},             // asked to be small
+		{1000, 64, 1024},
+	} {
+		if got := shared(tc.entries, tc.cpus); got != tc.want {
+			t.Errorf("%d entries on %d CPUs become %d, want %d", tc.entries, tc.cpus, got, tc.want)
+		}
+	}
+	sizes := DefaultSizes()
+	set, err := Create(sizes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = set.Close() })
+	granted, err := sizes.Granted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := set.Sizes(); got != granted {
+		t.Errorf("maps have the sizes %+v, want %+v", got, granted)
 	}
 }

@@ -77,56 +77,43 @@ func (a SourceRanges) All() (map[SourceRange]struct{}, error) {
 	return out, nil
 }
 
-// PodCIDRs is access to the map pod_cidrs: which addresses are those of pods,
-// whose connections count as the cluster's own.
-type PodCIDRs struct{ cidrs }
-
 // ServiceCIDRs is access to the map service_cidrs: which addresses are those of
 // Services, allocated or not.
-type ServiceCIDRs struct{ cidrs }
-
-// cidrs is a set of ranges.
-type cidrs struct {
-	e    entries
-	what string // what errors call a range
-}
-
-// The keys of both maps look the same.
-var _ = bpf.LayoutPodCidrKey(bpf.LayoutServiceCidrKey{})
+type ServiceCIDRs struct{ e entries }
 
 // Put inserts p; again is no error. A full map is ErrFull.
-func (a cidrs) Put(p netip.Prefix) error {
+func (a ServiceCIDRs) Put(p netip.Prefix) error {
 	if err := checkPrefix(p); err != nil {
-		return fmt.Errorf("put %s range %s: %w", a.what, p, err)
+		return fmt.Errorf("put service range %s: %w", p, err)
 	}
 	k, v := toCIDRKey(p), uint32(1)
 	if err := a.e.put(&k, &v); err != nil {
-		return fmt.Errorf("put %s range %s: %w", a.what, p, err)
+		return fmt.Errorf("put service range %s: %w", p, err)
 	}
 	return nil
 }
 
 // Delete removes p. An absent entry is not an error: reconcilers retry.
-func (a cidrs) Delete(p netip.Prefix) error {
+func (a ServiceCIDRs) Delete(p netip.Prefix) error {
 	if checkPrefix(p) != nil {
 		return nil // cannot be in the map, and must not be taken for what is
 	}
 	k := toCIDRKey(p)
 	if err := a.e.del(&k); err != nil {
-		return fmt.Errorf("delete %s range %s: %w", a.what, p, err)
+		return fmt.Errorf("delete service range %s: %w", p, err)
 	}
 	return nil
 }
 
 // All reads every range. The map returned is the caller's.
-func (a cidrs) All() (map[netip.Prefix]struct{}, error) {
+func (a ServiceCIDRs) All() (map[netip.Prefix]struct{}, error) {
 	out := make(map[netip.Prefix]struct{})
-	err := each(a.e.m, func(k *bpf.LayoutPodCidrKey, _ *uint32) bool {
+	err := each(a.e.m, func(k *bpf.LayoutServiceCidrKey, _ *uint32) bool {
 		out[fromCIDRKey(k)] = struct{}{}
 		return true
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read %s ranges: %w", a.what, err)
+		return nil, fmt.Errorf("read service ranges: %w", err)
 	}
 	return out, nil
 }

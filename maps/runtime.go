@@ -65,3 +65,41 @@ func (a Devices) All() (map[uint32]Device, error) {
 	}
 	return out, nil
 }
+
+// Stations is access to the map stations. A value is the ifindex of the device that has
+// the address.
+type Stations struct{ e entries }
+
+// Put inserts or replaces the entry for s. A full map is ErrFull.
+func (a Stations) Put(s Station, owner uint32) error {
+	if err := s.Validate(); err != nil {
+		return fmt.Errorf("put station %s: %w", s, err)
+	}
+	k := toStation(s)
+	if err := a.e.put(&k, &owner); err != nil {
+		return fmt.Errorf("put station %s: %w", s, err)
+	}
+	return nil
+}
+
+// Delete removes the entry for s. An absent entry is not an error.
+func (a Stations) Delete(s Station) error {
+	k := toStation(s)
+	if err := a.e.del(&k); err != nil {
+		return fmt.Errorf("delete station %s: %w", s, err)
+	}
+	return nil
+}
+
+// All reads every entry. The map returned is the caller's.
+func (a Stations) All() (map[Station]uint32, error) {
+	out := make(map[Station]uint32)
+	err := each(a.e.m, func(k *bpf.LayoutStationKey, v *uint32) bool {
+		out[fromStation(k)] = *v
+		return true
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read stations: %w", err)
+	}
+	return out, nil
+}

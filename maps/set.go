@@ -35,17 +35,26 @@ func mapNames() []string {
 		bpf.LayoutMapSlots,
 		bpf.LayoutMapFlows,
 		bpf.LayoutMapHalfOpen,
+		bpf.LayoutMapClosed,
+		bpf.LayoutMapGiven,
+		bpf.LayoutMapBackendFilter,
+		bpf.LayoutMapOwned,
+		bpf.LayoutMapTheirs,
+		bpf.LayoutMapPressure,
 		bpf.LayoutMapAffinity,
 		bpf.LayoutMapSourceRanges,
-		bpf.LayoutMapPodCidrs,
 		bpf.LayoutMapAddresses,
 		bpf.LayoutMapServiceCidrs,
 		bpf.LayoutMapFragments,
 		bpf.LayoutMapSockets,
+		bpf.LayoutMapHeld,
 		bpf.LayoutMapCounters,
 		bpf.LayoutMapBackendStats,
 		bpf.LayoutMapRuntime,
 		bpf.LayoutMapDevices,
+		bpf.LayoutMapRoutes,
+		bpf.LayoutMapNeighbours,
+		bpf.LayoutMapStations,
 	}
 }
 
@@ -170,9 +179,9 @@ func (s *Set) Replacements() map[string]*ebpf.Map {
 
 // Writes is the number of changes the kernel has taken from this Set since it
 // was created or opened: puts and deletes of frontends, service ports,
-// backends, source, pod and service ranges, addresses, devices and runtime values, and regions of
-// slots. Refused writes, deletes of absent entries and all access to flows,
-// affinity and sockets do not count.
+// backends, source, pod and service ranges, addresses, devices, stations and runtime values, and
+// regions of slots. Refused writes, deletes of absent entries and all access to flows,
+// affinity, sockets, routes and neighbours do not count.
 func (s *Set) Writes() uint64 {
 	var all uint64
 	for _, n := range s.writes {
@@ -204,11 +213,17 @@ func (s *Set) Backends() Backends { return Backends{s.entries(bpf.LayoutMapBacke
 // Slots is access to the lookup tables.
 func (s *Set) Slots() Slots { return Slots{s.entries(bpf.LayoutMapSlots), s.slots} }
 
-// Flows is access to UDP flows, and to TCP and SCTP flows whose handshake is finished.
-func (s *Set) Flows() Flows { return Flows{m: s.maps[bpf.LayoutMapFlows]} }
+// Flows is access to established flows.
+func (s *Set) Flows() Flows { return Flows{m: s.maps[bpf.LayoutMapFlows], name: "flow"} }
 
-// HalfOpen is access to TCP and SCTP flows whose handshake is under way.
-func (s *Set) HalfOpen() Flows { return Flows{m: s.maps[bpf.LayoutMapHalfOpen], half: true} }
+// HalfOpen is access to flows that are not proved: handshakes under way, and
+// datagrams that were not answered, or whose client has said nothing since.
+func (s *Set) HalfOpen() Flows {
+	return Flows{m: s.maps[bpf.LayoutMapHalfOpen], name: "half-open flow", half: true}
+}
+
+// Closed is access to connections that were closed or reset.
+func (s *Set) Closed() Flows { return Flows{m: s.maps[bpf.LayoutMapClosed], name: "closed flow"} }
 
 // Affinity is access to the backends that clients keep.
 func (s *Set) Affinity() Affinities { return Affinities{s.maps[bpf.LayoutMapAffinity]} }
@@ -221,14 +236,9 @@ func (s *Set) SourceRanges() SourceRanges {
 	return SourceRanges{s.entries(bpf.LayoutMapSourceRanges)}
 }
 
-// PodCIDRs is access to which addresses are those of pods.
-func (s *Set) PodCIDRs() PodCIDRs {
-	return PodCIDRs{cidrs{s.entries(bpf.LayoutMapPodCidrs), "pod"}}
-}
-
 // ServiceCIDRs is access to which addresses are those of Services.
 func (s *Set) ServiceCIDRs() ServiceCIDRs {
-	return ServiceCIDRs{cidrs{s.entries(bpf.LayoutMapServiceCidrs), "service"}}
+	return ServiceCIDRs{s.entries(bpf.LayoutMapServiceCidrs)}
 }
 
 // Addresses is access to those flags of addresses, see ServiceAddress and
@@ -248,5 +258,14 @@ func (s *Set) Runtime() RuntimeValues { return RuntimeValues{s.entries(bpf.Layou
 
 // Devices is access to how XDP may leave by each device.
 func (s *Set) Devices() Devices { return Devices{s.entries(bpf.LayoutMapDevices)} }
+
+// Stations is access to whose frames are the node's.
+func (s *Set) Stations() Stations { return Stations{s.entries(bpf.LayoutMapStations)} }
+
+// Routes is access to what programs are told of the kernel's routes.
+func (s *Set) Routes() Routes { return Routes{s.maps[bpf.LayoutMapRoutes]} }
+
+// Neighbours is access to the next hops that are in use.
+func (s *Set) Neighbours() Neighbours { return Neighbours{s.maps[bpf.LayoutMapNeighbours]} }
 
 func (s *Set) entries(name string) entries { return entries{s.maps[name], s.writes[name]} }

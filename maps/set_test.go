@@ -18,7 +18,7 @@ import (
 
 // smallSizes are enough for tests of the accessors.
 func smallSizes() Sizes {
-	return Sizes{Frontends: 4, ServicePorts: 4, Backends: 8, Slots: 64, Flows: 1024, HalfOpen: 1024, Affinity: 64, SourceRanges: 4}
+	return Sizes{Frontends: 4, ServicePorts: 4, Backends: 8, Slots: 64, Flows: 1024, HalfOpen: 1024, Closed: 1024, Affinity: 64, SourceRanges: 4}
 }
 
 func needRoot(t *testing.T) {
@@ -179,6 +179,8 @@ func TestAReadOnlySetRefusesEveryWrite(t *testing.T) {
 		"put address":         s.Addresses(NodeAddress).Put(both, AddressNode),
 		"delete address":      s.Addresses(ServiceAddress).Delete(web.Addr),
 		"delete device":       s.Devices().Delete(2),
+		"put station":         s.Stations().Put(tagged, 2),
+		"delete station":      s.Stations().Delete(tagged),
 	} {
 		if err == nil || !strings.HasPrefix(err.Error(), action) {
 			t.Errorf("%s: error is %v", action, err)
@@ -209,12 +211,12 @@ func TestPinsThatDoNotFitTheLayoutAreNamed(t *testing.T) {
 		{
 			name: "another value size", replace: bpf.LayoutMapFlows,
 			spec: ebpf.MapSpec{Type: ebpf.LRUHash, KeySize: 40, ValueSize: 72, MaxEntries: 1024},
-			want: []string{"map flows", "value 72 bytes", "value 80 bytes"},
+			want: []string{"map flows", "value 72 bytes", "value 96 bytes"},
 		},
 		{
 			name: "another kind", replace: bpf.LayoutMapFlows,
-			spec: ebpf.MapSpec{Type: ebpf.Hash, KeySize: 40, ValueSize: 80, MaxEntries: 1024},
-			want: []string{"map flows", "kind Hash", "kind LRUHash"},
+			spec: ebpf.MapSpec{Type: ebpf.LRUHash, KeySize: 40, ValueSize: 96, MaxEntries: 1024},
+			want: []string{"map flows", "kind LRUHash", "kind Hash"},
 		},
 		{
 			name: "slots that cannot be mapped", replace: bpf.LayoutMapSlots,
@@ -228,7 +230,7 @@ func TestPinsThatDoNotFitTheLayoutAreNamed(t *testing.T) {
 		},
 		{
 			name: "statistics for fewer backends than there are", replace: bpf.LayoutMapBackendStats,
-			spec: ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 128, MaxEntries: 4},
+			spec: ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 144, MaxEntries: 4},
 			want: []string{"map backend_stats has 4 entries", "want 8"},
 		},
 	}

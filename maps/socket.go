@@ -11,7 +11,7 @@ import (
 )
 
 // SocketWay says what the two addresses of an entry are (enum socket_way in
-// bpf/types.h).
+// bpf/abi/types.h).
 type SocketWay uint8
 
 // The ways of an entry.

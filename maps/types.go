@@ -4,7 +4,11 @@
 package maps
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -145,6 +149,12 @@ type Backend struct {
 	// Unserving: it is not ready any more while others are. Datagrams go to
 	// those; connections stay.
 	Unserving bool
+	// Elsewhere: another node is named for it. Of a backend that is neither Local nor
+	// Elsewhere the node is not known.
+	Elsewhere bool
+	// Moved: it is Gone because its address has come to this node, or left it. Flows of
+	// it cannot go on: what they were translated to leads elsewhere now.
+	Moved bool
 	// Generation changes each time the index is given to another backend; a
 	// flow with another generation belongs to a backend that is gone.
 	Generation  uint32
@@ -162,21 +172,30 @@ func (k FlowKey) String() string {
 	return k.Proto.String() + " " + k.Src.String() + " > " + k.Dst.String()
 }
 
-// FlowFlags are the bits of Flow.Flags (enum flow_flag in bpf/types.h).
+// FlowFlags are the bits of Flow.Flags (enum flow_flag in bpf/abi/types.h).
 type FlowFlags uint32
 
 // Bits of a flow. Each connection has two entries, one per direction.
 const (
-	FlowReverse FlowFlags = 1 << 0 // from the backend to the client
-	FlowRemote  FlowFlags = 1 << 1 // backend elsewhere; unless FlowPod routed by ebb itself, source rewritten
-	FlowFIN     FlowFlags = 1 << 2 // FIN seen in this entry's direction
-	FlowPeerFIN FlowFlags = 1 << 3 // FIN seen in the other direction
-	FlowRST     FlowFlags = 1 << 4
-	FlowPeerRST FlowFlags = 1 << 5
-	FlowClosed  FlowFlags = 1 << 6 // counted as closed; forward entry only
-	FlowReplied FlowFlags = 1 << 7 // UDP: answered; reverse entry only
-	FlowPod     FlowFlags = 1 << 8 // begun at a pod's link, and acts there only
-	FlowHairpin FlowFlags = 1 << 9 // with FlowPod: the backend is the client
+	FlowReverse  FlowFlags = 1 << 0 // from the backend to the client
+	FlowRemote   FlowFlags = 1 << 1 // backend elsewhere; unless FlowPod routed by ebb itself, source rewritten
+	FlowFIN      FlowFlags = 1 << 2 // FIN seen in this entry's direction
+	FlowPeerFIN  FlowFlags = 1 << 3 // FIN seen in the other direction
+	FlowRST      FlowFlags = 1 << 4
+	FlowPeerRST  FlowFlags = 1 << 5
+	FlowClosed   FlowFlags = 1 << 6  // on its way out of flows; on the forward entry: counted
+	FlowReplied  FlowFlags = 1 << 7  // half-open: the backend has answered
+	FlowPod      FlowFlags = 1 << 8  // begun at a pod's link, and acts there only
+	FlowHairpin  FlowFlags = 1 << 9  // with FlowPod: the backend is the client
+	FlowStream   FlowFlags = 1 << 10 // UDP: has lasted two seconds
+	FlowSticky   FlowFlags = 1 << 11 // its frontend has session affinity
+	FlowTaken    FlowFlags = 1 << 12 // half-open: being established, or given to another flow
+	FlowMidway   FlowFlags = 1 << 13 // half-open: begun by the middle of a connection
+	FlowProved   FlowFlags = 1 << 14 // half-open: established, but flows has no room
+	FlowAgain    FlowFlags = 1 << 15 // half-open: answered, and a SYN of another number has come since
+	FlowOccupied FlowFlags = 1 << 16 // half-open: the backend has another connection by its tuple
+	FlowOutward  FlowFlags = 1 << 17 // a guest that leaves the node, see FlowGuest
+	FlowGuest    FlowFlags = 1 << 18 // a connection without a Service, whose port a flow has towards its backend
 )
 
 // Flow is one direction of a connection: what its packets become.
@@ -186,7 +205,14 @@ type Flow struct {
 	Backend    BackendID
 	Generation uint32
 	// Seen is the tick (see Clock) of the last packet in this direction.
-	Seen  uint32
+	Seen uint32
+	// Ack is the last acknowledgement number of this direction (TCP) or its
+	// verification tag (SCTP); of a half-open flow, what its next packet must have.
+	Ack uint32
+	// End is the sequence number behind this direction's last segment (TCP).
+	End uint32
+	// Began is the tick of the first packet; of a closed flow, that of its end.
+	Began uint32
 	Flags FlowFlags
 	// Since is the monotonic time of the SYN; half-open flows only.
 	Since time.Duration
@@ -208,16 +234,42 @@ const LatencyBuckets = 20
 // BackendCounts is what one backend has done since its index was first used,
 // summed over CPUs. Bytes are layer 3. Rx is from the backend.
 type BackendCounts struct {
-	Opened, Closed     uint64
-	Packets, Bytes     uint64
-	RxPackets, RxBytes uint64
-	Handshake          [LatencyBuckets]uint64
+	// Opened and Closed are those of flows. Sockets of this node have none.
+	Opened, Closed uint64
+	// SocketOpened are the times a socket connected to a frontend and got the
+	// backend, SocketClosed those of them that are over: see bpf/sock.h.
+	SocketOpened, SocketClosed uint64
+	Packets, Bytes             uint64
+	RxPackets, RxBytes         uint64
+	Handshake                  [LatencyBuckets]uint64
+}
+
+// LiveFlows is the number of flows the backend has in the map flows. CPUs are
+// read one after the other, so what ends meanwhile may be seen before it begins.
+func (c BackendCounts) LiveFlows() int {
+	if c.Closed > c.Opened {
+		return 0
+	}
+	return int(c.Opened - c.Closed)
+}
+
+// LiveSockets is the number of sockets that have the backend. CPUs are read one
+// after the other, so what closes meanwhile may be seen before it opens.
+func (c BackendCounts) LiveSockets() int {
+	if c.SocketClosed > c.SocketOpened {
+		return 0
+	}
+	return int(c.SocketOpened - c.SocketClosed)
 }
 
 // Runtime is the few values that change while programs run. An invalid
 // address means the family is not available.
 type Runtime struct {
+	// SNAT4 and SNAT6 are the sources of flows to other nodes that leave by a device
+	// without an address of its own.
 	SNAT4, SNAT6 netip.Addr
+	// NodeBits has the [AddressBit] of each address of the node.
+	NodeBits uint64
 	// HostNetns is the cookie of the node's network namespace; 0: not known.
 	HostNetns uint64
 	// Services4 and Services6 contain all service ranges and ClusterIPs of
@@ -226,14 +278,60 @@ type Runtime struct {
 	Services4, Services6 netip.Prefix
 }
 
-// Device is how XDP may leave by a device.
+// AddressBit is the bit of a in [Runtime].NodeBits: a filter, others may share it.
+func AddressBit(a netip.Addr) uint64 {
+	b := a.As16()
+	var fold uint32
+	for i := 0; i < len(b); i += 4 {
+		fold ^= binary.NativeEndian.Uint32(b[i:])
+	}
+	return 1 << (fold * 0x9e3779b1 >> 26)
+}
+
+// Device is how packets leave by a device.
 type Device struct {
 	// Lower is the ifindex below a VLAN device, VLAN its tag; else 0.
 	Lower uint32
 	VLAN  uint16
 	// XDPTx: XDP may send through it (through Lower, where there is one).
 	XDPTx bool
+	// Away: it leads to other machines only. Else pods of this node may be behind it.
+	Away bool
+	// SNAT4 and SNAT6 are the sources of flows that leave by it; invalid: those of
+	// [Runtime].
+	SNAT4, SNAT6 netip.Addr
+	// Answers: it is no uplink, nothing begins there.
+	Answers bool
+	// Stacked: programs of the devices below it, a bridge's ports among them, look at
+	// what comes in first.
+	Stacked bool
 }
+
+// Station is an address that frames for this node are sent to.
+type Station struct {
+	Ifindex uint32 // of the device where they come in
+	VLAN    uint16 // the tag they have; 0: none
+	MAC     MAC
+}
+
+// String returns the station as "3 02:00:00:00:00:01", or "3.100 ..." with a tag.
+func (s Station) String() string {
+	if s.VLAN == 0 {
+		return fmt.Sprintf("%d %s", s.Ifindex, s.MAC)
+	}
+	return fmt.Sprintf("%d.%d %s", s.Ifindex, s.VLAN, s.MAC)
+}
+
+// Compare orders stations by device, tag and MAC.
+func (s Station) Compare(t Station) int {
+	return cmp.Or(cmp.Compare(s.Ifindex, t.Ifindex), cmp.Compare(s.VLAN, t.VLAN), bytes.Compare(s.MAC[:], t.MAC[:]))
+}
+
+// MAC is an Ethernet address.
+type MAC [6]byte
+
+// String formats m as "02:00:00:00:00:01".
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
 // Hook is where a program is attached.
 type Hook uint8

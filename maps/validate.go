@@ -113,7 +113,7 @@ func (f Flow) Validate() error {
 
 // Validate reports why r cannot be an entry.
 func (r Runtime) Validate() error {
-	return errors.Join(r.checkSNAT(), checkSpan(r.Services4, true), checkSpan(r.Services6, false))
+	return errors.Join(checkSNAT(r.SNAT4, r.SNAT6), checkSpan(r.Services4, true), checkSpan(r.Services6, false))
 }
 
 // checkSpan refuses a span that is not of its family. One of all addresses is
@@ -131,15 +131,16 @@ func checkSpan(p netip.Prefix, v4 bool) error {
 	return nil
 }
 
-func (r Runtime) checkSNAT() error {
-	if r.SNAT4.IsValid() && (!r.SNAT4.Is4() || r.SNAT4.IsUnspecified()) {
-		return fmt.Errorf("snat4 %s is not the address of an IPv4 node", r.SNAT4)
+// checkSNAT reports why flows cannot have these sources; invalid ones are none.
+func checkSNAT(snat4, snat6 netip.Addr) error {
+	if snat4.IsValid() && (!snat4.Is4() || snat4.IsUnspecified()) {
+		return fmt.Errorf("snat4 %s is not the address of an IPv4 node", snat4)
 	}
-	if !r.SNAT6.IsValid() {
+	if !snat6.IsValid() {
 		return nil
 	}
-	if !r.SNAT6.Is6() || r.SNAT6.IsUnspecified() || r.SNAT6.Is4In6() || r.SNAT6.Zone() != "" {
-		return fmt.Errorf("snat6 %s is not the address of an IPv6 node", r.SNAT6)
+	if !snat6.Is6() || snat6.IsUnspecified() || snat6.Is4In6() || snat6.Zone() != "" {
+		return fmt.Errorf("snat6 %s is not the address of an IPv6 node", snat6)
 	}
 	return nil
 }
@@ -148,6 +149,17 @@ func (r Runtime) checkSNAT() error {
 func (d Device) Validate() error {
 	if d.VLAN > maxVLAN {
 		return fmt.Errorf("VLAN tag %d is above %d", d.VLAN, maxVLAN)
+	}
+	return checkSNAT(d.SNAT4, d.SNAT6)
+}
+
+// Validate reports why s cannot be an entry: nobody has a group's address.
+func (s Station) Validate() error {
+	if s.VLAN > maxVLAN {
+		return fmt.Errorf("VLAN tag %d is above %d", s.VLAN, maxVLAN)
+	}
+	if s.MAC == (MAC{}) || s.MAC[0]&1 != 0 {
+		return fmt.Errorf("%s is not the MAC address of a device", s.MAC)
 	}
 	return nil
 }

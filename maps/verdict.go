@@ -3,7 +3,7 @@ package maps
 import "fmt"
 
 // Verdict is why a packet left ebb the way it did (enum verdict in
-// bpf/types.h). Values are ABI: they are counter indexes.
+// bpf/abi/types.h). Values are ABI: they are counter indexes.
 type Verdict uint8
 
 // The verdicts, in the order of their counters.
@@ -51,6 +51,17 @@ const (
 	VerdictBackendGone     // answered with RST: the backend of the connection is gone
 	VerdictRejectLimited   // would be rejected, but too many were answered already
 	VerdictEcho            // answered: a ping to a load balancer's address
+	VerdictSNATUnknown     // of a backend, to a source port of ours that is no flow's
+	VerdictBackendAstray   // of a backend, in a connection ebb has no flow of any more
+
+	// Passed untouched.
+	VerdictNotOurs // in a frame to another station, or of a VLAN the node is not in
+
+	// Dropped.
+	VerdictMartian // to begin a flow, from an address that cannot be a client's
+
+	// Sent on in pieces.
+	VerdictFragmented // larger than the way; each piece has a verdict of its own
 
 	// VerdictCount is the number of verdicts with a name.
 	VerdictCount
@@ -93,6 +104,11 @@ var verdictNames = [VerdictCount]string{
 	VerdictBackendGone:     "backend-gone",
 	VerdictRejectLimited:   "reject-limited",
 	VerdictEcho:            "echo",
+	VerdictSNATUnknown:     "snat-unknown",
+	VerdictBackendAstray:   "backend-astray",
+	VerdictNotOurs:         "not-ours",
+	VerdictMartian:         "martian",
+	VerdictFragmented:      "fragmented",
 }
 
 // String returns the verdict as metrics and tables show it, such as

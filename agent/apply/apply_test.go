@@ -19,7 +19,7 @@ import (
 
 var (
 	errRefused = errors.New("refused on demand")
-	sizes      = maps.Sizes{Frontends: 16, ServicePorts: 16, Backends: 16, Slots: 64, Flows: 1, HalfOpen: 1, SourceRanges: 16}
+	sizes      = maps.Sizes{Frontends: 16, ServicePorts: 16, Backends: 16, Slots: 64, Flows: 1, HalfOpen: 1, Closed: 1, SourceRanges: 16}
 )
 
 // recorder is maps in memory that note each write by name, and refuse those

@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/ebb-lb/ebb/agent/conntrack"
 	"github.com/ebb-lb/ebb/agent/drain"
 	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/maps"
@@ -22,7 +20,10 @@ import (
 type Config struct {
 	Source     Source
 	Kubeconfig string // empty: in-cluster
-	NodeName   string
+	// KubeAPI are where the API server is, each a URL or the path of a kubeconfig
+	// that names it; none: where Kubeconfig or the pod's environment says.
+	KubeAPI  []string
+	NodeName string
 	// ServiceProxyName is the value of the label
 	// service.kubernetes.io/service-proxy-name of the Services to balance;
 	// empty: those without the label.
@@ -34,11 +35,13 @@ type Config struct {
 	// MetricsAddr and HealthAddr are host:port; empty: not served.
 	MetricsAddr, HealthAddr string
 	Health                  Health
-	SNATPorts               PortRange
-	// DropUnknownFlows: the middle of an unknown connection that would
-	// go to another node is dropped; else it passes untouched.
-	DropUnknownFlows bool
-	Answers          Answers
+	// SNATPorts are the source ports of flows sent to other nodes; zero: those
+	// that suit the node.
+	SNATPorts PortRange
+	// UnknownFlow is what becomes of the middle of a connection that belongs to
+	// no flow: "reset", "drop", "pass".
+	UnknownFlow string
+	Answers     Answers
 	// OnBackendGone is what becomes of established TCP whose endpoint is gone:
 	// KeepGone or ResetGone.
 	OnBackendGone string
@@ -51,6 +54,8 @@ type Config struct {
 	// the other two there are no ranges: who comes in by a pod's link is a pod.
 	DetectLocal  string
 	ClusterCIDRs []netip.Prefix // for DetectClusterCIDR; masked
+	// Conntrack is what netfilter's connection tracking is to have at least.
+	Conntrack conntrack.Limits
 	// EastWest says how connections that begin on this node reach Services.
 	EastWest string
 	// CgroupRoot is the control group of all sockets; empty: found.
@@ -58,6 +63,9 @@ type Config struct {
 	Sizes           maps.Sizes // zero fields: defaults
 	LogLevel        slog.Level
 	MinSyncInterval time.Duration
+	// Warnings are what whoever started the agent should know of the settings
+	// themselves, a sentence each.
+	Warnings []string
 }
 
 // The values of Config.DetectLocal.
@@ -69,9 +77,12 @@ const (
 )
 
 // PodLinks says at which devices packets of pods are translated. The zero value
-// means at none, unless DetectLocal is by device.
+// means at none.
 type PodLinks struct {
-	Auto     bool
+	// Demand: only while a Service needs it, at those of Patterns, else at those that
+	// look like a pod's link. It does not count where DetectLocal is by device.
+	Demand   bool
+	Auto     bool     // at those that look like a pod's link
 	Patterns []string // as path.Match takes them
 	// Bridge and Prefix are for DetectBridge and DetectPrefix.
 	Bridge, Prefix string
@@ -115,34 +126,3 @@ type PortRange struct{ Min, Max uint16 }
 
 // String formats r as the flag takes it.
 func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.Min, r.Max) }
-
-// ephemeralFile holds the range the kernel takes source ports from.
-const ephemeralFile = "/proc/sys/net/ipv4/ip_local_port_range"
-
-// CheckEphemeral reports an overlap of the SNAT ports with the ports the kernel
-// gives to local sockets of the calling thread's network namespace.
-func (c Config) CheckEphemeral() error {
-	text, err := os.ReadFile(ephemeralFile)
-	if err != nil {
-		return fmt.Errorf("check --snat-ports: %w", err)
-	}
-	fields := strings.Fields(string(text))
-	if len(fields) != 2 {
-		return fmt.Errorf("check --snat-ports: %s holds %q", ephemeralFile, text)
-	}
-	lo, err1 := strconv.ParseUint(fields[0], 10, 16)
-	hi, err2 := strconv.ParseUint(fields[1], 10, 16)
-	if err1 != nil || err2 != nil {
-		return fmt.Errorf("check --snat-ports: %s holds %q", ephemeralFile, text)
-	}
-	return CheckSNAT(c.SNATPorts, PortRange{uint16(lo), uint16(hi)})
-}
-
-// CheckSNAT reports an overlap of r with the ephemeral range: a local socket
-// and a flow could then get the same source port.
-func CheckSNAT(r, ephemeral PortRange) error {
-	if r.Min <= ephemeral.Max && ephemeral.Min <= r.Max {
-		return fmt.Errorf("--snat-ports %s overlaps the host's ephemeral ports %s (%s)", r, ephemeral, ephemeralFile)
-	}
-	return nil
-}

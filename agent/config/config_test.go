@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 
+	"github.com/ebb-lb/ebb/agent/conntrack"
 	"github.com/ebb-lb/ebb/agent/service"
 )
 
@@ -84,13 +86,52 @@ func TestServiceLinksAreNoOptions(t *testing.T) {
 		"EBB_PORT_10249_TCP_PROTO=tcp", "EBB_PORT_10249_TCP_PORT=10249", "EBB_PORT_10249_TCP_ADDR=10.96.0.7",
 		"EBB_METRICS_SERVICE_HOST=10.96.0.8", "EBB_METRICS_PORT=udp://10.96.0.8:53", "EBB_METRICS_PORT_53_UDP_ADDR=10.96.0.8",
 	}
-	if _, err := resolve(t, nil, links); err != nil {
-		t.Error(err)
+	// A Service may be called as an option is.
+	for _, o := range options() {
+		name := envName(o.name)
+		links = append(links, name+"_SERVICE_HOST=10.96.0.9", name+"_SERVICE_PORT=80", name+"_PORT=tcp://10.96.0.9:80", name+"_PORT_80_TCP=tcp://10.96.0.9:80")
 	}
-	for _, other := range []string{"EBB_PORT=80", "EBB_SNAT_PORT=1-2", "EBB_UPLINK_PORT_X=1"} {
-		if _, err := resolve(t, nil, []string{other}); err == nil {
-			t.Errorf("%s was accepted", other)
+	c, err := resolve(t, nil, links)
+	if err != nil || len(c.Warnings) > 0 {
+		t.Errorf("error %v, warnings %q", err, c.Warnings)
+	}
+}
+
+// TestNoOptionIsCalledAsAServiceLinkIs: its variable would be ignored.
+func TestNoOptionIsCalledAsAServiceLinkIs(t *testing.T) {
+	for _, o := range options() {
+		if serviceLink.MatchString(envName(o.name) + "=") {
+			t.Errorf("--%s cannot be set by %s", o.name, envName(o.name))
 		}
+	}
+}
+
+// TestALinkDoesNotSetAnOptionOfTheSameName: "EBB_PORT" would be that of --port.
+func TestALinkDoesNotSetAnOptionOfTheSameName(t *testing.T) {
+	for kv, link := range map[string]bool{"EBB_PORT=tcp://10.96.0.7:80": true, "EBB_PORT=80": false, "EBB_PORT=auto": false} {
+		if serviceLink.MatchString(kv) != link {
+			t.Errorf("%s counts as a link: %v", kv, !link)
+		}
+	}
+}
+
+func TestUnknownVariablesAreWarningsThatNameTheNearestOption(t *testing.T) {
+	for kv, want := range map[string]string{
+		"EBB_XPD=off":            "environment variable EBB_XPD sets nothing: there is no option of that name; did you mean EBB_XDP?",
+		"EBB_SNAT_PORT=1-2":      "did you mean EBB_SNAT_PORTS?",
+		"EBB_METRIC_ADDRESS=:1":  "did you mean EBB_METRICS_ADDR?",
+		"EBB_CONFIGS=x":          "did you mean EBB_CONFIG?",
+		"EBB_PORT=80":            "environment variable EBB_PORT sets nothing",
+		"EBB_UPLINK_PORT_X=1":    "environment variable EBB_UPLINK_PORT_X sets nothing",
+		"EBB_SOMETHING_ELSE=yes": "sets nothing: there is no option of that name",
+	} {
+		c, err := resolve(t, nil, []string{kv})
+		if err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], want) {
+			t.Errorf("%s: error %v, warnings %q; want %q", kv, err, c.Warnings, want)
+		}
+	}
+	if c, err := resolve(t, nil, []string{"EBB_SOMETHING_ELSE=yes"}); err != nil || strings.Contains(c.Warnings[0], "did you mean") {
+		t.Errorf("a name like no other: %v, %q", err, c.Warnings)
 	}
 }
 
@@ -101,21 +142,23 @@ func TestWrongValuesAreRefusedWithTheirPlaceAndWhatIsAllowed(t *testing.T) {
 		want       string
 	}{
 		{name: "flag", args: []string{"--xdp=fast"}, want: `flag --xdp: "fast": allowed are auto, native, generic, off`},
-		{name: "environment", env: []string{"EBB_SNAT_PORTS=9-1"}, want: `env EBB_SNAT_PORTS: "9-1": allowed are MIN-MAX`},
+		{name: "environment", env: []string{"EBB_SNAT_PORTS=9-1"}, want: `env EBB_SNAT_PORTS: "9-1": allowed are auto, or MIN-MAX`},
 		{name: "file", file: "health-addr: nowhere", want: `key health-addr: "nowhere": allowed are HOST:PORT`},
 		{name: "unknown key", file: "xpd: auto", want: "key xpd: unknown; there are "},
 		{name: "key twice", file: "xdp: auto\nxdp: off", want: "already set"},
 		{name: "nested value", file: "xdp: {a: b}", want: "key xdp: map[a:b]: want a single value"},
-		{name: "unknown variable", env: []string{"EBB_XPD=off"}, want: "env EBB_XPD: there is no option of that name"},
 		{name: "source", args: []string{"--source=dir:"}, want: "allowed are kubernetes, dir:PATH"},
 		{name: "one bad element", args: []string{"--node-addresses=10.0.0.1,x"}, want: `allowed are IP addresses`},
 		{name: "no node ports", args: []string{"--nodeport-addresses="}, want: `allowed are primary, all, or CIDRs`},
 		{name: "a word and a range", args: []string{"--nodeport-addresses=all,10.0.0.0/8"}, want: `allowed are primary, all, or CIDRs`},
-		{name: "a malformed pattern", args: []string{"--pod-link=veth*,[x"}, want: `flag --pod-link: "veth*,[x": allowed are auto, or patterns`},
+		{name: "a malformed pattern", args: []string{"--pod-link=veth*,[x"}, want: `flag --pod-link: "veth*,[x": allowed are demand, auto, off, or patterns`},
+		{name: "no pods' links, and some", args: []string{"--pod-link=off,auto"}, want: `flag --pod-link: "off,auto": allowed are`},
+		{name: "pods' links always, and on demand", args: []string{"--pod-link=demand,auto"}, want: `flag --pod-link: "demand,auto": allowed are`},
 		{name: "no bridge", args: []string{"--detect-local-mode=BridgeInterface", "--pod-interface-name-prefix=veth"}, want: "BridgeInterface needs --pod-bridge-interface"},
 		{name: "no prefix", env: []string{"EBB_DETECT_LOCAL_MODE=InterfaceNamePrefix"}, want: "InterfaceNamePrefix needs --pod-interface-name-prefix"},
 		{name: "a bridge that cannot be", args: []string{"--pod-bridge-interface=a/b"}, want: `"a/b": allowed are a device name`},
 		{name: "interval", args: []string{"--min-sync-interval=1h"}, want: "allowed are a duration"},
+		{name: "API server", args: []string{"--kube-api=https://192.0.2.1:6443,192.0.2.2:6443"}, want: `allowed are URLs, or absolute paths`},
 		{name: "node name", args: []string{"--node-name="}, want: "allowed are a node's name"},
 		{name: "proxy name", args: []string{"--service-proxy-name=a,b"}, want: `flag --service-proxy-name: "a,b": allowed are a label value`},
 		{name: "drain signal", args: []string{"--drain-signal=node:x"}, want: "allowed are taint:, label: or annotation:KEY"},
@@ -126,6 +169,7 @@ func TestWrongValuesAreRefusedWithTheirPlaceAndWhatIsAllowed(t *testing.T) {
 		{name: "answers a second", env: []string{"EBB_REJECT_RATE=1000001"}, want: "allowed are a number from 0 to 1000000"},
 		{name: "pings", file: "vip-echo: 1", want: "allowed are on, off"},
 		{name: "lost backends", args: []string{"--on-backend-gone=rst"}, want: "allowed are keep, reset"},
+		{name: "unknown flows", file: "unknown-flow: ignore", want: "allowed are reset, drop, pass"},
 		{name: "east-west", args: []string{"--east-west=on"}, want: "allowed are socket, packet, off"},
 		{name: "entries", args: []string{"--max-slots=-1"}, want: "allowed are a number of entries"},
 	}
@@ -176,15 +220,17 @@ func TestNodePortAddressesAreAWordOrRanges(t *testing.T) {
 	}
 }
 
-func TestSNATPortsMustNotBeEphemeral(t *testing.T) {
-	ephemeral := PortRange{32768, 60999}
-	for r, ok := range map[PortRange]bool{
-		{1024, 29999}: true, {61000, 65535}: true, {1024, 32767}: true,
-		{1024, 32768}: false, {60999, 65535}: false, {40000, 41000}: false, {1, 65535}: false,
+func TestSNATPortsAreChosenUnlessTheyAreGiven(t *testing.T) {
+	for want, args := range map[PortRange][]string{
+		{}: nil, {1024, 29999}: {"--snat-ports=1024-29999"}, {1, 65535}: {"--snat-ports=1-65535"},
 	} {
-		if err := CheckSNAT(r, ephemeral); (err == nil) != ok {
-			t.Errorf("%s: %v", r, err)
+		c, err := resolve(t, args, nil)
+		if err != nil || c.SNATPorts != want {
+			t.Errorf("%v: %s, %v; want %s", args, c.SNATPorts, err, want)
 		}
+	}
+	if c, err := resolve(t, []string{"--snat-ports=auto"}, []string{"EBB_SNAT_PORTS=5000-6000"}); err != nil || c.SNATPorts != (PortRange{}) {
+		t.Errorf("%s, %v", c.SNATPorts, err)
 	}
 }
 
@@ -250,17 +296,30 @@ func TestAnswersOfTheNode(t *testing.T) {
 	}
 }
 
+func TestUnknownFlowsAreResetUnlessOtherwiseSet(t *testing.T) {
+	for want, args := range map[string][]string{
+		"reset": nil, "drop": {"--unknown-flow=drop"}, "pass": {"--unknown-flow=pass"},
+	} {
+		c, err := resolve(t, args, nil)
+		if err != nil || c.UnknownFlow != want {
+			t.Errorf("%v: %q, %v; want %q", args, c.UnknownFlow, err, want)
+		}
+	}
+}
+
 func TestPodsLinksAreNoneUnlessTheyAreNamed(t *testing.T) {
 	tests := []struct {
 		args []string
 		want PodLinks
 	}{
-		{nil, PodLinks{}},
+		{nil, PodLinks{Demand: true}},
 		{[]string{"--pod-link="}, PodLinks{}},
+		{[]string{"--pod-link=off"}, PodLinks{}},
+		{[]string{"--pod-link=demand,tap*"}, PodLinks{Demand: true, Patterns: []string{"tap*"}}},
 		{[]string{"--pod-link=auto"}, PodLinks{Auto: true}},
 		{[]string{"--pod-link=veth*", "--pod-link=auto,tap?"}, PodLinks{Auto: true, Patterns: []string{"veth*", "tap?"}}},
-		{[]string{"--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"}, PodLinks{Bridge: "cni0"}},
-		{[]string{"--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=cali"}, PodLinks{Prefix: "cali"}},
+		{[]string{"--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"}, PodLinks{Demand: true, Bridge: "cni0"}},
+		{[]string{"--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=cali"}, PodLinks{Demand: true, Prefix: "cali"}},
 	}
 	for _, tc := range tests {
 		c, err := resolve(t, tc.args, nil)
@@ -281,5 +340,20 @@ func TestSocketsAreTurnedOffAsItIsWrittenInTheFile(t *testing.T) {
 		if err != nil || c.EastWest != tc.want || c.CgroupRoot != "/host/cgroup" {
 			t.Errorf("%q: %q at %q, %v", tc.file, c.EastWest, c.CgroupRoot, err)
 		}
+	}
+}
+
+func TestConntrackSettingsHaveKubeProxysNamesAndDefaults(t *testing.T) {
+	c, err := resolve(t, nil, nil)
+	want := conntrack.Limits{MaxPerCore: 32768, Min: 131072, TCPEstablished: 24 * time.Hour, TCPCloseWait: time.Hour}
+	if err != nil || c.Conntrack != want {
+		t.Errorf("%+v, %v; want %+v", c.Conntrack, err, want)
+	}
+	c, err = resolve(t, []string{"--conntrack-tcp-be-liberal", "--conntrack-udp-timeout=40s"}, []string{"EBB_CONNTRACK_MAX_PER_CORE=0"})
+	if err != nil || !c.Conntrack.TCPBeLiberal || c.Conntrack.UDP != 40*time.Second || c.Conntrack.MaxPerCore != 0 {
+		t.Errorf("%+v, %v", c.Conntrack, err)
+	}
+	if _, err := resolve(t, []string{"--conntrack-tcp-timeout-close-wait=10ms"}, nil); err == nil {
+		t.Error("part of a second was accepted")
 	}
 }

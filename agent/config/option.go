@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,6 +24,7 @@ type option struct {
 	name, usage string
 	def         string
 	list        bool // may be given several times
+	boolean     bool // the flag alone stands for "true"
 	off         bool // "off" is allowed, which YAML 1.1 reads as false
 	allowed     string
 	set         func(c *Config, values []string) error
@@ -119,24 +122,30 @@ const (
 
 // options are all settings there are.
 func options() []option {
-	return slices.Concat(general(), answers(), pods(), sockets(), probes(), sizes())
+	return slices.Concat(general(), answers(), pods(), sockets(), connectionTracking(), probes(), sizes())
 }
 
 func general() []option {
 	return []option{
 		{name: "source", def: "kubernetes", allowed: "kubernetes, dir:PATH", usage: "where Services and EndpointSlices come from", set: one(setSource)},
 		{name: "kubeconfig", usage: "kubeconfig file; empty: in-cluster", set: text(func(c *Config) *string { return &c.Kubeconfig })},
+		{name: "kube-api", list: true, allowed: "URLs, or absolute paths of kubeconfig files",
+			usage: "where the API server is, tried in turn; of a kubeconfig only the server counts; none: where --kubeconfig says, or the environment of the pod, which is a Service",
+			set:   each(func(c *Config) *[]string { return &c.KubeAPI }, parseServer)},
 		{name: "node-name", def: hostname(), allowed: "a node's name", usage: "name of this node's Node object", set: one(setNodeName)},
 		{name: "service-proxy-name", allowed: "a label value, or empty for Services without the label",
 			usage: "balance Services with this value of the label service.kubernetes.io/service-proxy-name", set: one(setProxyName)},
-		{name: "uplink", list: true, usage: "device towards other machines; none: those with a default route or a node address",
+		{name: "uplink", list: true, usage: "device by which clients come in; none: all that lead to other machines, not to pods",
 			set: each(func(c *Config) *[]string { return &c.Uplinks }, deviceName), allowed: "device names"},
 		{name: "xdp", def: "auto", off: true, allowed: "auto, native, generic, off", usage: "XDP on uplinks",
 			set: choice(func(c *Config) *string { return &c.XDP }, "auto", "native", "generic", "off")},
 		{name: "bpffs", def: "/sys/fs/bpf/ebb", usage: "directory for pins", set: text(func(c *Config) *string { return &c.BPFFS })},
 		{name: "metrics-addr", def: "127.0.0.1:10249", allowed: allowedAddr, usage: "where /metrics and /proxyMode are served", set: address(func(c *Config) *string { return &c.MetricsAddr })},
-		{name: "snat-ports", def: "1024-29999", allowed: "MIN-MAX within 1-65535", usage: "source ports of flows sent to other nodes", set: one(setSNAT)},
-		{name: "unknown-flow", def: "drop", allowed: "drop, pass", usage: "packets of unknown TCP and SCTP connections that would go to another node", set: one(setUnknown)},
+		{name: "snat-ports", def: "auto", allowed: "auto, or MIN-MAX within 1-65535", set: one(setSNAT),
+			usage: "source ports of flows sent to other nodes; auto: 1024-29999, unless that leaves the node's sockets too few"},
+		{name: "unknown-flow", def: "reset", allowed: "reset, drop, pass",
+			usage: "packets in the middle of TCP and SCTP connections that belong to no flow: answered with a RST or ABORT, dropped, or left to the host",
+			set:   choice(func(c *Config) *string { return &c.UnknownFlow }, "reset", "drop", "pass")},
 		{name: "nodeport-addresses", def: "primary", list: true, allowed: "primary, all, or CIDRs",
 			usage: "addresses of the node that accept node ports; primary: the first of each family", set: setNodePorts},
 		{name: "node-addresses", list: true, allowed: "IP addresses", usage: "addresses of this node, instead of those of the Node object",
@@ -150,13 +159,14 @@ func general() []option {
 // pods are about who is a pod and how it comes in.
 func pods() []option {
 	return []option{
-		{name: "pod-link", list: true, allowed: "auto, or patterns of device names", set: setPodLinks,
-			usage: "node's end of a pod's device, where its packets to services are translated; auto: veths into other network namespaces; none: nowhere"},
+		{name: "pod-link", def: "demand", list: true, off: true, allowed: "demand, auto, off, or patterns of device names", set: setPodLinks,
+			usage: "node's end of a pod's device, where its packets to services are translated; auto: veths into other network namespaces; " +
+				"demand: these, or the patterns beside it, while a Service needs it: one with source ranges that some pods are in, in packet mode, or of SCTP"},
 		{name: "detect-local-mode", def: DetectClusterCIDR, allowed: "ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix",
-			usage: "who is a pod: addresses of --cluster-cidr, or of the Node object's podCIDRs, or who comes in by a device: " +
+			usage: "how pods of this node are known: by addresses of --cluster-cidr, or of the Node object's podCIDRs, or by the device they come in by: " +
 				"ports of --pod-bridge-interface, or those of --pod-interface-name-prefix, are the pods' links unless --pod-link names others",
 			set: choice(func(c *Config) *string { return &c.DetectLocal }, DetectClusterCIDR, DetectNodeCIDR, DetectBridge, DetectPrefix)},
-		{name: "cluster-cidr", list: true, allowed: "CIDRs", usage: "ranges of pod addresses; none: no client is known to be a pod",
+		{name: "cluster-cidr", list: true, allowed: "CIDRs", usage: "ranges of pod addresses, compared with source ranges of load balancers; none: they are not known",
 			set: each(func(c *Config) *[]netip.Prefix { return &c.ClusterCIDRs }, netip.ParsePrefix)},
 		{name: "pod-bridge-interface", allowed: "a device name", usage: "bridge of the pods, for --detect-local-mode=BridgeInterface",
 			set: optionalDevice(func(c *Config) *string { return &c.PodLinks.Bridge })},
@@ -168,7 +178,8 @@ func pods() []option {
 func sizes() []option {
 	return []option{
 		{name: "max-flows", def: "0", allowed: allowedEntries, usage: "entries for flows, two per connection", set: entries(func(c *Config) *uint32 { return &c.Sizes.Flows })},
-		{name: "max-half-open", def: "0", allowed: allowedEntries, usage: "entries for handshakes of TCP and SCTP", set: entries(func(c *Config) *uint32 { return &c.Sizes.HalfOpen })},
+		{name: "max-half-open", def: "0", allowed: allowedEntries, usage: "entries for handshakes, and for datagrams that begin", set: entries(func(c *Config) *uint32 { return &c.Sizes.HalfOpen })},
+		{name: "max-closed", def: "0", allowed: allowedEntries, usage: "entries for closed connections, whose last packets may still come", set: entries(func(c *Config) *uint32 { return &c.Sizes.Closed })},
 		{name: "max-affinity", def: "0", allowed: allowedEntries, usage: "clients that keep a backend, per service port", set: entries(func(c *Config) *uint32 { return &c.Sizes.Affinity })},
 		{name: "max-source-ranges", def: "0", allowed: allowedEntries, usage: "source ranges of load balancers, per service port", set: entries(func(c *Config) *uint32 { return &c.Sizes.SourceRanges })},
 		{name: "max-backends", def: "0", allowed: allowedEntries, usage: "backends", set: entries(func(c *Config) *uint32 { return &c.Sizes.Backends })},
@@ -187,6 +198,18 @@ func setSource(c *Config, v string) error {
 	}
 	c.Source = Source{}
 	return nil
+}
+
+// parseServer takes what says where an API server is.
+func parseServer(v string) (string, error) {
+	if filepath.IsAbs(v) {
+		return v, nil
+	}
+	u, err := url.Parse(v)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return "", errNotAllowed
+	}
+	return v, nil
 }
 
 func setNodeName(c *Config, v string) error {
@@ -225,18 +248,29 @@ func optionalDevice(field func(*Config) *string) func(*Config, []string) error {
 	})
 }
 
-// setPodLinks takes patterns, of which the word auto is none.
+// setPodLinks takes patterns, of which the words are none.
 func setPodLinks(c *Config, values []string) error {
-	c.PodLinks.Auto, c.PodLinks.Patterns = false, nil
+	l := &c.PodLinks
+	l.Demand, l.Auto, l.Patterns = false, false, nil
+	off := false
 	for _, v := range values {
 		if _, err := path.Match(v, ""); err != nil {
 			return fmt.Errorf("%q: %w", v, errNotAllowed)
 		}
-		if v == "auto" {
-			c.PodLinks.Auto = true
-		} else if v != "" {
-			c.PodLinks.Patterns = append(c.PodLinks.Patterns, v)
+		switch v {
+		case "":
+		case "off":
+			off = true
+		case "demand":
+			l.Demand = true
+		case "auto":
+			l.Auto = true
+		default:
+			l.Patterns = append(l.Patterns, v)
 		}
+	}
+	if off && len(values) > 1 || l.Demand && l.Auto {
+		return errNotAllowed
 	}
 	return nil
 }
@@ -260,6 +294,10 @@ func setNodePorts(c *Config, values []string) error {
 }
 
 func setSNAT(c *Config, v string) error {
+	if v == "auto" {
+		c.SNATPorts = PortRange{}
+		return nil
+	}
 	lo, hi, _ := strings.Cut(v, "-")
 	first, err1 := strconv.ParseUint(lo, 10, 16)
 	last, err2 := strconv.ParseUint(hi, 10, 16)
@@ -267,14 +305,6 @@ func setSNAT(c *Config, v string) error {
 		return errNotAllowed
 	}
 	c.SNATPorts = PortRange{uint16(first), uint16(last)}
-	return nil
-}
-
-func setUnknown(c *Config, v string) error {
-	if v != "drop" && v != "pass" {
-		return errNotAllowed
-	}
-	c.DropUnknownFlows = v == "drop"
 	return nil
 }
 

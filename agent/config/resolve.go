@@ -6,17 +6,12 @@ import (
 	"fmt"
 	stdmaps "maps"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 	"sigs.k8s.io/yaml"
 )
-
-// EnvPrefix begins the names of environment variables: --node-name is
-// EBB_NODE_NAME. Lists are separated by commas.
-const EnvPrefix = "EBB_"
 
 const fileFlag = "config"
 
@@ -32,6 +27,9 @@ func Bind(fs *pflag.FlagSet) {
 			fs.StringSlice(o.name, o.split(o.def), usage)
 		} else {
 			fs.String(o.name, o.def, usage)
+			if o.boolean {
+				fs.Lookup(o.name).NoOptDefVal = "true"
+			}
 		}
 	}
 }
@@ -39,9 +37,10 @@ func Bind(fs *pflag.FlagSet) {
 // Resolve returns the configuration from parsed flags, the environment (as
 // os.Environ gives it) and the file named by --config. A flag beats the
 // environment, the environment beats the file, the file beats the default. All
-// that is wrong is in the error, each part with where it came from.
+// that is wrong is in the error, each part with where it came from; what is only
+// odd is in the warnings of the configuration.
 func Resolve(fs *pflag.FlagSet, env []string) (Config, error) {
-	vars, errs := environment(env)
+	vars, warnings := environment(env)
 	path := fs.Lookup(fileFlag).Value.String()
 	if path == "" {
 		path = vars[fileFlag]
@@ -50,8 +49,8 @@ func Resolve(fs *pflag.FlagSet, env []string) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	errs = append(errs, unknownKeys(path, file)...)
-	var c Config
+	errs := unknownKeys(path, file)
+	c := Config{Warnings: warnings}
 	for _, o := range options() {
 		if err := o.resolve(&c, fs, vars, path, file); err != nil {
 			errs = append(errs, err)
@@ -106,38 +105,6 @@ func flagValues(fs *pflag.FlagSet, o option) ([]string, error) {
 	}
 	v, err := fs.GetString(o.name)
 	return []string{v}, err
-}
-
-func envName(option string) string {
-	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(option, "-", "_"))
-}
-
-// serviceLink matches the variables by which the kubelet tells a container of
-// the Services in its namespace. One called "ebb" must not keep the agent from
-// starting.
-var serviceLink = regexp.MustCompile(`^[A-Z0-9_]+(_SERVICE_HOST=|_SERVICE_PORT(_[A-Z0-9_]+)?=` +
-	`|_PORT=(tcp|udp|sctp)://|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=)`)
-
-// environment returns the values set by EBB_… variables, by option.
-func environment(env []string) (map[string]string, []error) {
-	known := map[string]string{envName(fileFlag): fileFlag}
-	for _, o := range options() {
-		known[envName(o.name)] = o.name
-	}
-	vars := make(map[string]string)
-	var errs []error
-	for _, kv := range env {
-		name, value, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(name, EnvPrefix) {
-			continue
-		}
-		if option, ok := known[name]; ok {
-			vars[option] = value
-		} else if !serviceLink.MatchString(kv) {
-			errs = append(errs, fmt.Errorf("env %s: there is no option of that name", name))
-		}
-	}
-	return vars, errs
 }
 
 func readFile(path string) (map[string]any, error) {

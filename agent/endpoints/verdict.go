@@ -16,10 +16,10 @@ const (
 	// Internal is a ClusterIP, whoever dials it.
 	Internal Class = iota
 	// External is a node port, load balancer or external address dialled from
-	// outside, or from a pod not known to be one.
+	// outside: whatever arrives at an uplink, also from pods of other nodes.
 	External
 	// Inside is a node port, load balancer or external address dialled by a
-	// pod or by this node itself: as if the connection had gone out to the
+	// pod of this node or by the node itself: as if the connection had gone out to the
 	// load balancer and come back, by whatever node.
 	Inside
 )

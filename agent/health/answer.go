@@ -43,6 +43,8 @@ type nodeAnswer struct {
 	Reason          string                  `json:"reason,omitempty"`
 	LiveConnections *int                    `json:"liveConnections,omitempty"`
 	LastComplete    time.Time               `json:"lastCompleteSync,omitzero"`
+	Unserved        []string                `json:"unservedUplinks,omitempty"`
+	Warnings        []string                `json:"warnings,omitempty"`
 }
 
 type familyAnswer struct {
@@ -57,6 +59,7 @@ func (c Current) livez() (int, nodeAnswer) {
 		LastUpdated: c.Time, CurrentTime: c.Time, Healthy: c.Node.Healthy,
 		Status: make(map[Family]familyAnswer), Reason: c.Node.Reason,
 		LiveConnections: c.Node.Connections, LastComplete: c.Node.Complete,
+		Unserved: c.Node.Unserved, Warnings: c.Node.Warnings,
 	}
 	if !a.Healthy {
 		a.LastUpdated = c.Node.Synced

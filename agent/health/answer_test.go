@@ -107,6 +107,14 @@ func TestBodiesOfTheNodesProbes(t *testing.T) {
 				`,"reason":"shutting down; drained: taint:down"}`},
 		{"unhealthy", "/livez", (*State).Closing, nil, 503,
 			`{"lastUpdated":"` + synced + `","currentTime":"` + asked + `","healthy":false,` + families(synced, "false") + `,"reason":"shutting down"}`},
+		{"an uplink that is not served", "/healthz",
+			func(s *State) { s.Unserved(map[string]string{"ib0": "link type", "eth1": "refused"}) }, nil, 200,
+			`{"lastUpdated":"` + asked + `","currentTime":"` + asked + `","nodeEligible":true,"healthy":true,` + families(asked, "true") +
+				`,"unservedUplinks":["eth1: refused","ib0: link type"]}`},
+		{"warnings fail nothing", "/healthz",
+			func(s *State) { s.Warn("node", "nobody"); s.Warn("conntrack", "refused"); s.Warn("node", "") }, nil, 200,
+			`{"lastUpdated":"` + asked + `","currentTime":"` + asked + `","nodeEligible":true,"healthy":true,` + families(asked, "true") +
+				`,"warnings":["conntrack: refused"]}`},
 		{"connections, as far as they are known", "/livez",
 			func(s *State) {
 				s.Connections = func() map[service.Name]int { return map[service.Name]int{web: 2, {}: 3} }

@@ -6,6 +6,7 @@ package health
 
 import (
 	"cmp"
+	stdmaps "maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -46,6 +47,8 @@ type State struct {
 	pending  time.Time // oldest update not yet applied
 	attached error
 	verified bool
+	unserved []string // uplinks, and why
+	warnings map[string]string
 	closing  bool
 	node     service.Node
 	addrs    []netip.Addr // that accept node ports
@@ -74,6 +77,40 @@ func (s *State) Pending(t time.Time) {
 // Attached notes the last verification of the attachments; nil: all are there.
 func (s *State) Attached(err error) {
 	s.change(func() { s.attached, s.verified = err, true })
+}
+
+// Unserved notes which uplinks are not completely served, and why. That alone does
+// not make the agent unhealthy: clients may come in by others.
+func (s *State) Unserved(why map[string]string) {
+	var list []string
+	for _, name := range slices.Sorted(stdmaps.Keys(why)) {
+		list = append(list, name+": "+why[name])
+	}
+	s.mu.Lock()
+	same := slices.Equal(s.unserved, list)
+	s.mu.Unlock()
+	if !same { // it is said with every look at devices
+		s.change(func() { s.unserved = list })
+	}
+}
+
+// Warn notes what is wrong about something without keeping traffic from being
+// served; an empty problem takes that back.
+func (s *State) Warn(about, problem string) {
+	s.mu.Lock()
+	same := s.warnings[about] == problem
+	s.mu.Unlock()
+	if same {
+		return
+	}
+	s.change(func() {
+		if s.warnings == nil {
+			s.warnings = make(map[string]string)
+		}
+		if s.warnings[about] = problem; problem == "" {
+			delete(s.warnings, about)
+		}
+	})
 }
 
 // Closing makes every answer 503 from now on.
@@ -163,12 +200,19 @@ func (s *State) nodeView() Node {
 	n := Node{
 		Synced: s.synced, Healthy: reason == "", Reason: reason,
 		Eligible: !isDrained, Drained: drained, DrainServices: s.DrainServices,
-		Families: families(s.node.Addrs),
+		Families: families(s.node.Addrs), Unserved: s.unserved, Warnings: s.warningList(),
 	}
 	if s.Complete != nil {
 		n.Complete = s.Complete()
 	}
 	return n
+}
+
+func (s *State) warningList() (list []string) {
+	for _, about := range slices.Sorted(stdmaps.Keys(s.warnings)) {
+		list = append(list, about+": "+s.warnings[about])
+	}
+	return list
 }
 
 // unhealthy returns why the agent is not healthy.

@@ -69,6 +69,10 @@ type Node struct {
 	// DrainServices: a drained node also fails health check node ports.
 	DrainServices bool     `json:"drainServices,omitempty"`
 	Families      []Family `json:"families"`
+	// Unserved are uplinks that are not completely served: name, colon, reason.
+	Unserved []string `json:"unserved,omitempty"`
+	// Warnings are what is wrong without failing a probe: about what, colon, what.
+	Warnings []string `json:"warnings,omitempty"`
 	// Connections are the live ones that go through the node; nil: not known.
 	Connections *int `json:"connections,omitempty"`
 }

@@ -95,8 +95,8 @@ func (b *Backends) Lookup(key BackendKey) (id maps.BackendID, generation uint32,
 	return id, b.holders[id].generation, ok
 }
 
-// Take gives the backend key, which must not be living, an index. A backend
-// that returns after it was retired is a new one, also on its old index. The
+// Take gives the backend key an index. If it is living it gets another one, and the
+// one before, which is to be retired, is not found any more. A backend that returns after it was retired is a new one, also on its old index. The
 // error wraps ErrFull.
 func (b *Backends) Take(key BackendKey) (Lease, error) {
 	lease, ok := b.takeUnused()

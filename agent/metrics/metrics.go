@@ -41,30 +41,35 @@ func SourceOf(set *maps.Set) Source {
 // Collector reads the maps when it is scraped.
 type Collector struct {
 	source Source
-	live   func(maps.BackendID) int
 
 	packets, writes, frontends, backends        *prometheus.Desc
 	opened, closed, connections, bytes, rxBytes *prometheus.Desc
+	socketsOpened, socketsClosed, socketsLive   *prometheus.Desc
 }
 
-// NewCollector returns a collector of source. live returns the connections of a
-// backend as of the last collection of flows, negative if unknown.
-func NewCollector(source Source, live func(maps.BackendID) int) *Collector {
+// NewCollector returns a collector of source.
+func NewCollector(source Source) *Collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("ebb_"+name, help, labels, nil)
 	}
 	service := []string{"namespace", "service", "port", "protocol"}
 	return &Collector{
-		source: source, live: live,
+		source:      source,
 		packets:     desc("packets_total", "Packets by hook and verdict.", "hook", "verdict"),
 		writes:      desc("map_writes_total", "Writes of the agent to each map since it started.", "map"),
 		frontends:   desc("frontends", "Frontends in the maps."),
 		backends:    desc("backends", "Backends in the maps by state.", "state"),
-		opened:      desc("connections_opened_total", "Connections opened, by service port.", service...),
-		closed:      desc("connections_closed_total", "Connections closed by FIN or RST, by service port.", service...),
-		connections: desc("connections_live", "Connections as of the last collection of flows, by service port.", service...),
-		bytes:       desc("backend_bytes_total", "Layer 3 bytes towards backends, by service port.", service...),
-		rxBytes:     desc("client_bytes_total", "Layer 3 bytes towards clients, by service port.", service...),
+		opened:      desc("connections_opened_total", "Connections opened through packets (flows), by service port. Those of sockets of this node are ebb_socket_connections_opened_total.", service...),
+		closed:      desc("connections_closed_total", "Connections through packets (flows) closed by FIN or RST, by service port.", service...),
+		connections: desc("connections_live", "Connections through packets, by service port.", service...),
+		socketsOpened: desc("socket_connections_opened_total",
+			"Times a TCP or UDP socket of this node connected to a Service and got a backend, by service port.", service...),
+		socketsClosed: desc("socket_connections_closed_total",
+			"Those of socket_connections_opened that are over: the socket was closed, or connected elsewhere, by service port.", service...),
+		socketsLive: desc("socket_connections_live",
+			"Sockets of this node that are connected to a Service, also in vain, by service port.", service...),
+		bytes:   desc("backend_bytes_total", "Layer 3 bytes towards backends, by service port.", service...),
+		rxBytes: desc("client_bytes_total", "Layer 3 bytes towards clients, by service port.", service...),
 	}
 }
 
@@ -72,6 +77,7 @@ func NewCollector(source Source, live func(maps.BackendID) int) *Collector {
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.packets, c.writes, c.frontends, c.backends, c.opened, c.closed, c.connections, c.bytes, c.rxBytes,
+		c.socketsOpened, c.socketsClosed, c.socketsLive,
 	} {
 		ch <- d
 	}
@@ -112,7 +118,7 @@ func (c *Collector) collectFrontends(ch chan<- prometheus.Metric) {
 // sums is what the backends of one service port have done together.
 type sums struct {
 	maps.BackendCounts
-	live int
+	live, liveSockets int
 }
 
 func (c *Collector) collectBackends(ch chan<- prometheus.Metric) {
@@ -157,9 +163,12 @@ func (c *Collector) add(s *sums, id maps.BackendID) error {
 	}
 	s.Opened += n.Opened
 	s.Closed += n.Closed
+	s.SocketOpened += n.SocketOpened
+	s.SocketClosed += n.SocketClosed
+	s.liveSockets += n.LiveSockets()
 	s.Bytes += n.Bytes
 	s.RxBytes += n.RxBytes
-	s.live += max(0, c.live(id))
+	s.live += n.LiveFlows()
 	return nil
 }
 
@@ -173,6 +182,9 @@ func (c *Collector) emit(ch chan<- prometheus.Metric, name maps.ServicePort, s *
 		{c.opened, prometheus.CounterValue, float64(s.Opened)},
 		{c.closed, prometheus.CounterValue, float64(s.Closed)},
 		{c.connections, prometheus.GaugeValue, float64(s.live)},
+		{c.socketsOpened, prometheus.CounterValue, float64(s.SocketOpened)},
+		{c.socketsClosed, prometheus.CounterValue, float64(s.SocketClosed)},
+		{c.socketsLive, prometheus.GaugeValue, float64(s.liveSockets)},
 		{c.bytes, prometheus.CounterValue, float64(s.Bytes)},
 		{c.rxBytes, prometheus.CounterValue, float64(s.RxBytes)},
 	} {

@@ -41,8 +41,6 @@ func newSource(fake *mapstest.Fake) Source {
 	}
 }
 
-func noFlows(maps.BackendID) int { return 0 }
-
 // scrape returns status and body of a scrape.
 func scrape(t *testing.T, c prometheus.Collector) (int, string) {
 	t.Helper()
@@ -65,7 +63,7 @@ func samples(body string) []string {
 }
 
 func newFake() *mapstest.Fake {
-	return mapstest.New(maps.Sizes{Frontends: 8, ServicePorts: 8, Backends: 8, Slots: 8, Flows: 1, HalfOpen: 1})
+	return mapstest.New(maps.Sizes{Frontends: 8, ServicePorts: 8, Backends: 8, Slots: 8, Flows: 1, HalfOpen: 1, Closed: 1})
 }
 
 // fill puts two service ports with three backends and one leftover into fake.
@@ -98,13 +96,12 @@ func TestAScrapeShowsMapsAndCounts(t *testing.T) {
 		maps.HookTCIngress: {maps.VerdictToRemote: 7},
 	}
 	source.Stats = stats{
-		0: {Opened: 10, Closed: 4, Bytes: 1000, RxBytes: 5000},
-		1: {Opened: 3, Closed: 3, Bytes: 100, RxBytes: 500},
+		0: {Opened: 10, Closed: 4, SocketOpened: 9, SocketClosed: 2, Bytes: 1000, RxBytes: 5000},
+		1: {Opened: 3, Closed: 3, SocketOpened: 5, SocketClosed: 1, Bytes: 100, RxBytes: 500},
 		2: {Opened: 20, Bytes: 2000, RxBytes: 3000},
 		3: {Opened: 99, Bytes: 99},
 	}
-	live := func(id maps.BackendID) int { return map[maps.BackendID]int{0: 6, 1: 1, 2: -1}[id] }
-	code, body := scrape(t, NewCollector(source, live))
+	code, body := scrape(t, NewCollector(source))
 	if code != http.StatusOK {
 		t.Fatalf("status %d: %s", code, body)
 	}
@@ -119,8 +116,8 @@ func TestAScrapeShowsMapsAndCounts(t *testing.T) {
 		"ebb_client_bytes_total" + web + "5500",
 		"ebb_connections_closed_total" + dns + "0",
 		"ebb_connections_closed_total" + web + "7",
-		"ebb_connections_live" + dns + "0",
-		"ebb_connections_live" + web + "7",
+		"ebb_connections_live" + dns + "20",
+		"ebb_connections_live" + web + "6",
 		"ebb_connections_opened_total" + dns + "20",
 		"ebb_connections_opened_total" + web + "13",
 		"ebb_frontends 2",
@@ -128,6 +125,12 @@ func TestAScrapeShowsMapsAndCounts(t *testing.T) {
 		`ebb_packets_total{hook="tc-ingress",verdict="to-remote"} 7`,
 		`ebb_packets_total{hook="xdp",verdict="no-backend"} 0`,
 		`ebb_packets_total{hook="xdp",verdict="to-local"} 5`,
+		"ebb_socket_connections_closed_total" + dns + "0",
+		"ebb_socket_connections_closed_total" + web + "3",
+		"ebb_socket_connections_live" + dns + "0",
+		"ebb_socket_connections_live" + web + "11",
+		"ebb_socket_connections_opened_total" + dns + "0",
+		"ebb_socket_connections_opened_total" + web + "14",
 	}
 	if diff := cmp.Diff(want, samples(body)); diff != "" {
 		t.Errorf("samples (-want +got):\n%s", diff)
@@ -139,7 +142,7 @@ func TestEveryMetricHasItsTypeAndAHelp(t *testing.T) {
 	fill(t, fake)
 	source := newSource(fake)
 	source.Counters = counters{maps.HookXDP: {maps.VerdictToLocal: 1}}
-	_, body := scrape(t, NewCollector(source, noFlows))
+	_, body := scrape(t, NewCollector(source))
 	var types []string
 	for line := range strings.Lines(body) {
 		if name, ok := strings.CutPrefix(line, "# TYPE "); ok {
@@ -150,6 +153,7 @@ func TestEveryMetricHasItsTypeAndAHelp(t *testing.T) {
 		"ebb_backend_bytes_total counter", "ebb_backends gauge", "ebb_client_bytes_total counter",
 		"ebb_connections_closed_total counter", "ebb_connections_live gauge", "ebb_connections_opened_total counter",
 		"ebb_frontends gauge", "ebb_map_writes_total counter", "ebb_packets_total counter",
+		"ebb_socket_connections_closed_total counter", "ebb_socket_connections_live gauge", "ebb_socket_connections_opened_total counter",
 	}
 	if diff := cmp.Diff(want, types); diff != "" {
 		t.Errorf("types (-want +got):\n%s", diff)
@@ -160,7 +164,7 @@ func TestEveryMetricHasItsTypeAndAHelp(t *testing.T) {
 }
 
 func TestEmptyMapsAreShownAsEmpty(t *testing.T) {
-	code, body := scrape(t, NewCollector(newSource(newFake()), noFlows))
+	code, body := scrape(t, NewCollector(newSource(newFake())))
 	want := []string{"ebb_frontends 0", `ebb_map_writes_total{map="all"} 0`}
 	if diff := cmp.Diff(want, samples(body)); code != http.StatusOK || diff != "" {
 		t.Errorf("status %d, samples (-want +got):\n%s", code, diff)
@@ -181,7 +185,7 @@ func TestAMapThatCannotBeReadFailsTheScrape(t *testing.T) {
 			fill(t, fake)
 			source := newSource(fake)
 			spoil(&source)
-			code, body := scrape(t, NewCollector(source, noFlows))
+			code, body := scrape(t, NewCollector(source))
 			if code != http.StatusInternalServerError || !strings.Contains(body, errBroken.Error()) {
 				t.Errorf("status %d: %s", code, body)
 			}

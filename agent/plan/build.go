@@ -151,7 +151,7 @@ func (b *portBuilder) fill(w wanted) {
 		v := b.service(w, f)
 		v.ExternalLocal, v.Restricted = w.choice.ExternalLocal, w.restricted(f.Addr)
 		if v.Restricted {
-			v.PodsIn, v.PodsOut = w.admitsPods(b.in.PodCIDRs, f.Addr.Is4())
+			v.PodsIn, v.PodsOut = admitsPods(w.ranges, b.in.PodCIDRs, f.Addr.Is4())
 		}
 		v.NodePort = w.isNodePort(f, b.in.nodePortAddrs())
 		v.Cluster = b.table(w, false, f.Addr)
@@ -231,6 +231,7 @@ func (b *portBuilder) backend(e service.Endpoint, generation uint32, state maps.
 	return maps.Backend{
 		Addr: e.Addr, State: state, Generation: generation, ServicePort: b.id,
 		Local:     endpoints.IsLocal(e, b.in.NodeName),
+		Elsewhere: e.NodeName != "" && !endpoints.IsLocal(e, b.in.NodeName),
 		InCluster: inCluster, InLocal: inLocal, Unserving: b.choice.Leaves(e),
 	}
 }

@@ -3,6 +3,7 @@ package plan
 import (
 	"slices"
 
+	"github.com/ebb-lb/ebb/agent/ids"
 	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/maps"
 )
@@ -47,10 +48,17 @@ func (r *round) commitPorts(name service.Name, old, next *owned) {
 
 func (r *round) commitBackends(name service.Name, old, next *owned) {
 	before, after := old.backends(), next.backends()
+	fresh := make(map[ids.BackendKey]maps.Backend)
+	for id, v := range after {
+		if _, had := before[id]; !had {
+			fresh[ids.BackendKey{Port: v.ServicePort, Addr: v.Addr}] = v
+		}
+	}
 	for id, v := range before {
 		if _, stays := after[id]; !stays {
 			gone := v
 			gone.State, gone.InCluster, gone.InLocal = maps.Gone, false, false
+			gone.Moved = changesPlace(v, fresh[ids.BackendKey{Port: v.ServicePort, Addr: v.Addr}])
 			record(r.journal.backends, id, entry[maps.Backend]{v, name, true}, entry[maps.Backend]{gone, name, true})
 			r.retired[id] = struct{}{}
 		}

@@ -81,10 +81,14 @@ func (b *builder) fitRanges(id maps.ServicePortID, w wanted) map[netip.Prefix]st
 // asked for again: the order of the endpoints decides who gets the last.
 func (b *portBuilder) index(e service.Endpoint) (id maps.BackendID, generation uint32, ok bool) {
 	id, generation, ok = b.backendIDs.Lookup(b.key(e))
-	if ok || b.noIndex {
+	moved := ok && b.moved(id, e)
+	if ok && !moved || b.noIndex {
 		return id, generation, ok
 	}
 	lease, err := b.take(e)
+	if err != nil && moved {
+		return id, generation, true // its connections hang; that is better than none
+	}
 	if err != nil {
 		b.noIndex = true
 		b.lack(fmt.Errorf("plan service port %s: %w", b.port.name, err))
@@ -92,6 +96,20 @@ func (b *portBuilder) index(e service.Endpoint) (id maps.BackendID, generation u
 	}
 	return lease.ID, lease.Generation, true
 }
+
+// moved reports whether the endpoint that has index id has come to this node with its
+// address, or left it.
+func (b *portBuilder) moved(id maps.BackendID, e service.Endpoint) bool {
+	if b.old == nil {
+		return false
+	}
+	had, ok := b.old.backends[id]
+	return ok && changesPlace(had, b.backend(e, 0, maps.Active))
+}
+
+// changesPlace reports whether one of two backends is of this node, the other of another
+// one. Where the node of one is not known nothing is.
+func changesPlace(a, b maps.Backend) bool { return a.Local && b.Elsewhere || a.Elsewhere && b.Local }
 
 // standIns returns what serves of the family of addr, for candidates none of
 // which has an index.

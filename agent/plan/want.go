@@ -95,14 +95,29 @@ func sourceRanges(svc *service.Service) map[netip.Prefix]struct{} {
 	return all
 }
 
+// NeedsPackets reports whether packets of this node's pods to svc have to be
+// translated, since their sockets are not given backends: a Service says so, sockets
+// of its protocol are not asked, or its source ranges depend on the pod. pods are the
+// ranges by which pods are known.
+func NeedsPackets(svc *service.Service, pods []netip.Prefix) bool {
+	if svc.ByPacket || slices.ContainsFunc(svc.Ports, func(p service.Port) bool { return p.Proto == service.SCTP }) {
+		return true
+	}
+	restricted, ranges := restricted(svc), sourceRanges(svc)
+	return slices.ContainsFunc(svc.LoadBalancerIPs, func(a netip.Addr) bool {
+		all, none := admitsPods(ranges, pods, a.Is4())
+		return hasFamily(svc, a) && restricted(a) && !all && !none
+	})
+}
+
 // admitsPods tells whether all pods, or none, are in the source ranges of one
 // family. If pods are in no known ranges, or some in and some not, neither.
-func (w wanted) admitsPods(pods []netip.Prefix, v4 bool) (all, none bool) {
+func admitsPods(ranges map[netip.Prefix]struct{}, pods []netip.Prefix, v4 bool) (all, none bool) {
 	pods = slices.DeleteFunc(slices.Clone(pods), func(p netip.Prefix) bool { return p.Addr().Is4() != v4 })
 	all, none = len(pods) > 0, len(pods) > 0
 	for _, p := range pods {
 		in, touched := false, false
-		for r := range w.ranges {
+		for r := range ranges {
 			in = in || r.Bits() <= p.Bits() && r.Contains(p.Addr())
 			touched = touched || r.Overlaps(p)
 		}

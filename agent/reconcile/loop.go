@@ -37,7 +37,7 @@ type Config struct {
 	// NodeAddrs override the addresses of the Node object.
 	NodeAddrs []netip.Addr
 	// PodCIDRs tells by which ranges pods are known, on a node such as this; nil:
-	// the map of them is left alone.
+	// by none.
 	PodCIDRs func(service.Node) []netip.Prefix
 	// NodePorts are the node's addresses that accept node ports.
 	NodePorts service.NodePortAddrs
@@ -62,18 +62,30 @@ type Parts struct {
 	Store   *service.Store
 	Maps    apply.Targets
 	Runtime Runtime
-	// PodCIDRs are the ranges by which pods are known, ServiceCIDRs those that
-	// the addresses of Services are taken from.
-	PodCIDRs, ServiceCIDRs CIDRs
-	// Attach brings programs onto the uplinks there are now, on a node with
-	// these addresses.
-	Attach func(nodeAddrs []netip.Addr) error
+	// ServiceCIDRs are the ranges that the addresses of Services are taken from.
+	ServiceCIDRs CIDRs
+	// Attach brings programs onto the uplinks there are now.
+	Attach func(NodeNet) error
+	// PodLinks is told in each sync whether any Service needs packets of pods
+	// translated: if so before its frontends are written, if not any more, after.
+	PodLinks func(needed bool)
 	// Live returns the live flows of an index, negative if that is not known.
 	Live   func(maps.BackendID) int
 	Health *health.State
 	// Done is told of each sync, after Health; nil: nobody asks.
 	Done func(Report)
 	Log  *slog.Logger
+}
+
+// NodeNet is what the node's object says of its network.
+type NodeNet struct {
+	// Addrs are the node's addresses, PodCIDRs the ranges its pods have theirs from.
+	Addrs    []netip.Addr
+	PodCIDRs []netip.Prefix
+	// Known: the source has been heard. If not, both may be lacking.
+	Known bool
+	// Object: it has an object of the node's name.
+	Object bool
 }
 
 // Loop syncs. Use New, then Run once.
@@ -85,12 +97,14 @@ type Loop struct {
 	planner *plan.Planner
 	applied health.Applied // by the last sync of services
 	node    service.Node
+	heard   bool                  // node is what the source says
 	cidrs   []netip.Prefix        // of Services
 	span    *span                 // of Services' addresses; nil: not known yet
 	full    bool                  // the next plan is about everything
 	reseed  bool                  // the maps may differ from what the planner believes
 	retry   time.Duration         // 0: nothing failed
 	failing map[service.Name]bool // the services not completely served; true: for a conflict
+	packets map[service.Name]bool // the services that need packets of pods translated
 	told    time.Time             // when a failed sync was last logged
 }
 
@@ -103,7 +117,7 @@ func New(cfg Config, p Parts) (*Loop, error) {
 	}
 	return &Loop{
 		cfg: cfg, parts: p, devices: make(chan struct{}, 1), full: true,
-		failing: make(map[service.Name]bool),
+		failing: make(map[service.Name]bool), packets: make(map[service.Name]bool),
 		planner: plan.New(cfg.Capacities, have),
 	}, nil
 }
@@ -205,7 +219,7 @@ func (l *Loop) take() service.Changes {
 func (l *Loop) sync(ch service.Changes, r *Report) {
 	r.Services, r.Full = ch.Services, l.full
 	if ch.NodeChanged || l.full {
-		if err := errors.Join(l.setRuntime(), l.setPodCIDRs()); err != nil {
+		if err := l.setRuntime(); err != nil {
 			r.Err = l.again(ch, err)
 			return
 		}
@@ -235,7 +249,8 @@ func (l *Loop) syncServices(ch service.Changes, r *Report) {
 		PodCIDRs: l.podCIDRs(), Live: l.parts.Live, Full: l.full,
 	})
 	r.Planned = time.Now()
-	result := apply.Apply(p, l.parts.Maps)
+	l.notePackets(ch.Services)
+	result := l.write(p)
 	level := slog.LevelDebug // many a second, under a burst
 	if l.full {
 		level = slog.LevelInfo
@@ -257,6 +272,34 @@ func (l *Loop) syncServices(ch service.Changes, r *Report) {
 	if err != nil {
 		r.Err = errors.Join(r.Err, l.again(ch, err))
 	}
+}
+
+// notePackets remembers which services need packets of pods translated.
+func (l *Loop) notePackets(planned []service.View) {
+	if l.full {
+		clear(l.packets)
+	}
+	for _, v := range planned {
+		if v.Service != nil && plan.NeedsPackets(v.Service, l.podCIDRs()) {
+			l.packets[v.Name] = true
+		} else {
+			delete(l.packets, v.Name)
+		}
+	}
+}
+
+// write carries out p. Packets of pods are translated from before sockets leave
+// frontends to them until after.
+func (l *Loop) write(p plan.Plan) apply.Result {
+	needed := len(l.packets) > 0
+	if needed {
+		l.parts.PodLinks(true)
+	}
+	result := apply.Apply(p, l.parts.Maps)
+	if !needed && len(result.Failed) == 0 {
+		l.parts.PodLinks(false)
+	}
+	return result
 }
 
 // again makes the next sync be about everything, and still about ch.
@@ -305,9 +348,10 @@ func (l *Loop) adopt(n service.Node) bool {
 		n.Addrs = l.cfg.NodeAddrs
 	}
 	was, pods := l.node, l.podCIDRs()
-	l.node = n
+	l.node, l.heard = n, true
 	l.parts.Health.Node(n)
-	return !slices.Equal(was.Addrs, n.Addrs) || was.Zone != n.Zone || !slices.Equal(pods, l.podCIDRs())
+	return !slices.Equal(was.Addrs, n.Addrs) || was.Zone != n.Zone || !slices.Equal(pods, l.podCIDRs()) ||
+		!slices.Equal(was.PodCIDRs, n.PodCIDRs)
 }
 
 // setRuntime writes the addresses flows to other nodes are sent from, which
@@ -317,7 +361,7 @@ func (l *Loop) setRuntime() error {
 	if err != nil {
 		return err
 	}
-	want := maps.Runtime{HostNetns: l.cfg.HostNetns, Services4: have.Services4, Services6: have.Services6}
+	want := maps.Runtime{HostNetns: l.cfg.HostNetns, NodeBits: have.NodeBits, Services4: have.Services4, Services6: have.Services6}
 	if l.span != nil {
 		want.Services4, want.Services6 = l.span.runtime()
 	}
@@ -343,17 +387,9 @@ func (l *Loop) podCIDRs() []netip.Prefix {
 	return l.cfg.PodCIDRs(l.node)
 }
 
-// setPodCIDRs writes them.
-func (l *Loop) setPodCIDRs() error {
-	if l.cfg.PodCIDRs == nil {
-		return nil
-	}
-	return setCIDRs(l.parts.PodCIDRs, l.podCIDRs())
-}
-
 // attach brings programs onto the uplinks there are now.
 func (l *Loop) attach() {
-	err := l.parts.Attach(l.node.Addrs)
+	err := l.parts.Attach(NodeNet{Addrs: l.node.Addrs, PodCIDRs: l.node.PodCIDRs, Known: l.heard, Object: l.node.Known})
 	if err != nil {
 		l.parts.Log.Error("attach", "error", err)
 	}

@@ -22,7 +22,8 @@ func newTestLoop(t *testing.T, fake *mapstest.Fake, store *service.Store) *Loop 
 	l, err := New(Config{
 		Capacities: plan.Capacities{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12, SourceRanges: 64},
 	}, Parts{
-		Store: store, Health: &health.State{Now: time.Now}, Log: slog.New(slog.DiscardHandler),
+		PodLinks: func(bool) {},
+		Store:    store, Health: &health.State{Now: time.Now}, Log: slog.New(slog.DiscardHandler),
 		Maps: apply.Targets{
 			Frontends: fake.Frontends(), ServicePorts: fake.ServicePorts(),
 			Backends: fake.Backends(), Slots: fake.Slots(), SourceRanges: fake.SourceRanges(),
@@ -44,7 +45,7 @@ func syncOnce(l *Loop) error {
 }
 
 func newFake() *mapstest.Fake {
-	return mapstest.New(maps.Sizes{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12, Flows: 1, HalfOpen: 1, SourceRanges: 64})
+	return mapstest.New(maps.Sizes{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 12, Flows: 1, HalfOpen: 1, Closed: 1, SourceRanges: 64})
 }
 
 func put(store *service.Store, name, clusterIP string) {

@@ -33,8 +33,8 @@ type running struct {
 	runtime  *runtimeValues
 	health   *health.State
 	attaches []time.Time
-	attached []netip.Addr // the addresses of the last one
-	refuse   error        // what the next ones return
+	attached NodeNet // what the last one was told
+	refuse   error   // what the next ones return
 }
 
 // run starts a Loop until the test ends; its store is empty and synced.
@@ -47,7 +47,7 @@ func run(t *testing.T, cfg Config) *running {
 	r.runtime = &runtimeValues{RuntimeValues: r.fake.Runtime()}
 	r.Loop = newTestLoop(t, r.fake, r.store)
 	r.cfg.NodeAddrs, r.cfg.NodePorts, r.cfg.MinInterval = cfg.NodeAddrs, cfg.NodePorts, cfg.MinInterval
-	r.cfg.PodCIDRs, r.parts.PodCIDRs = cfg.PodCIDRs, r.fake.PodCIDRs()
+	r.cfg.PodCIDRs = cfg.PodCIDRs
 	r.parts.Health, r.parts.Runtime, r.parts.Attach = r.health, r.runtime, r.attachTo
 	r.parts.Log = slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -64,8 +64,8 @@ func run(t *testing.T, cfg Config) *running {
 	return r
 }
 
-func (r *running) attachTo(addrs []netip.Addr) error {
-	r.attaches, r.attached = append(r.attaches, time.Now()), addrs
+func (r *running) attachTo(n NodeNet) error {
+	r.attaches, r.attached = append(r.attaches, time.Now()), n
 	return r.refuse
 }
 
@@ -160,7 +160,7 @@ func TestNodePortsAreOnTheChosenAddresses(t *testing.T) {
 				if diff := cmp.Diff(tc.snat, runtime, compareAddrs); diff != "" || err != nil {
 					t.Errorf("source of flows to other nodes (-want +got), error %v:\n%s", err, diff)
 				}
-				if diff := cmp.Diff(tc.node, r.attached, compareAddrs); diff != "" {
+				if diff := cmp.Diff(tc.node, r.attached.Addrs, compareAddrs); diff != "" {
 					t.Errorf("attached on a node with addresses (-want +got):\n%s", diff)
 				}
 			})
@@ -237,6 +237,50 @@ func TestSourceRangesAreComparedWithWherePodsAre(t *testing.T) {
 		s := frontends(t, r.fake)[maps.Frontend{Addr: netip.MustParseAddr("203.0.113.1"), Port: 80, Proto: maps.TCP}]
 		if s.PodsIn || !s.PodsOut {
 			t.Errorf("pods have moved out of the ranges, but the frontend is %+v", s)
+		}
+	})
+}
+
+// Sockets must not leave a frontend to pods' links that have no programs.
+func TestPodsLinksAreNeededFromBeforeUntilAfterServicesAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := run(t, Config{})
+		byPacket := func() (n int) {
+			for _, s := range frontends(t, r.fake) {
+				if s.Packet {
+					n++
+				}
+			}
+			return n
+		}
+		var needed []bool // and whether there was a frontend then
+		r.parts.PodLinks = func(need bool) { needed = append(needed, need, byPacket() > 0) }
+		put := func(name, ip string, packet bool) {
+			r.store.PutService(&service.Service{
+				Name: service.Name{Namespace: "shop", Name: name}, ClusterIPs: addrs(ip), ByPacket: packet,
+				Ports: []service.Port{{PortKey: service.PortKey{Proto: service.TCP}, Port: 80}},
+			})
+			pass(time.Second)
+		}
+		for _, step := range []struct {
+			name string
+			do   func()
+			want []bool
+		}{
+			{"an ordinary service", func() { put("a", "10.96.0.1", false) }, []bool{false, false}},
+			{"one in packet mode", func() { put("b", "10.96.0.2", true) }, []bool{true, false}},
+			{"another one", func() { put("c", "10.96.0.3", true) }, []bool{true, true}},
+			{"the first is so no more", func() { put("b", "10.96.0.2", false) }, []bool{true, true}},
+			{"the other is deleted", func() {
+				r.store.DeleteService(service.Name{Namespace: "shop", Name: "c"})
+				pass(time.Second)
+			}, []bool{false, false}},
+		} {
+			needed = nil
+			step.do()
+			if d := cmp.Diff(step.want, needed); d != "" {
+				t.Errorf("%s: %s", step.name, d)
+			}
 		}
 	})
 }
@@ -322,7 +366,7 @@ func TestNothingIsWrittenBeforeTheSourceIsComplete(t *testing.T) {
 	fake, store := newFake(), service.NewStore(time.Now)
 	l := newTestLoop(t, fake, store)
 	l.parts.Health = &health.State{Timeout: time.Minute, Now: time.Now}
-	l.parts.Runtime, l.parts.Attach = fake.Runtime(), func([]netip.Addr) error { return nil }
+	l.parts.Runtime, l.parts.Attach = fake.Runtime(), func(NodeNet) error { return nil }
 	put(store, "a", "10.96.0.1")
 	l.step()
 	if got := fake.Writes(); got != 0 {

@@ -104,7 +104,7 @@ func TestARestartKeepsTheSpan(t *testing.T) {
 	for i := range 2 {
 		before := fake.Writes()
 		l := newTestLoop(t, fake, store)
-		l.parts.Attach = func([]netip.Addr) error { return nil }
+		l.parts.Attach = func(NodeNet) error { return nil }
 		store.MarkAllDirty()
 		l.step()
 		if n := fake.Writes() - before; i > 0 && n != 0 {

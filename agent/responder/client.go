@@ -9,12 +9,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/ebb-lb/ebb/agent/health"
+	"github.com/ebb-lb/ebb/agent/version"
 )
 
 const (
@@ -29,14 +29,11 @@ var errNobody = errors.New("no responder")
 
 // Identity tells builds of this program apart, also those of one version.
 var Identity = sync.OnceValue(func() string {
-	version := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.Main.Version
-	}
+	identity := version.Get().Version
 	if exe, err := os.Stat("/proc/self/exe"); err == nil {
-		version += fmt.Sprintf(" %d %d", exe.Size(), exe.ModTime().UnixNano())
+		identity += fmt.Sprintf(" %d %d", exe.Size(), exe.ModTime().UnixNano())
 	}
-	return version
+	return identity
 })
 
 // dial connects to the responder of a state directory.

@@ -272,6 +272,9 @@ func TestMerge(t *testing.T) {
 	ep := func(addr, node string, terminating bool) SliceEndpoint {
 		return SliceEndpoint{Addr: netip.MustParseAddr(addr), NodeName: node, Ready: !terminating, Serving: true, Terminating: terminating}
 	}
+	with := func(addr, node string, ready, serving, terminating bool) SliceEndpoint {
+		return SliceEndpoint{Addr: netip.MustParseAddr(addr), NodeName: node, Ready: ready, Serving: serving, Terminating: terminating}
+	}
 	slice := func(key string, eps ...SliceEndpoint) *Slice {
 		return &Slice{Key: Name{"shop", key}, Service: web, Ports: []SlicePort{{http, 80}}, Endpoints: eps}
 	}
@@ -299,6 +302,23 @@ func TestMerge(t *testing.T) {
 		{"of two terminating ones the smallest slice key wins",
 			[]*Slice{slice("b", ep("10.0.0.1", "b", true)), slice("a", ep("10.0.0.1", "a", true))},
 			[]Endpoint{{Addr: netip.MustParseAddrPort("10.0.0.1:80"), NodeName: "a", Serving: true, Terminating: true}}},
+		{"ready wins over not ready, whichever comes first",
+			[]*Slice{slice("a", with("10.0.0.1", "unready", false, false, false), ep("10.0.0.2", "ready", false)),
+				slice("b", ep("10.0.0.1", "ready", false), with("10.0.0.2", "unready", false, true, false))},
+			[]Endpoint{
+				{Addr: netip.MustParseAddrPort("10.0.0.1:80"), NodeName: "ready", Ready: true, Serving: true},
+				{Addr: netip.MustParseAddrPort("10.0.0.2:80"), NodeName: "ready", Ready: true, Serving: true},
+			}},
+		{"of two terminating ones the one that serves wins, whichever comes first",
+			[]*Slice{slice("a", with("10.0.0.1", "ended", false, false, true), ep("10.0.0.2", "serves", true)),
+				slice("b", ep("10.0.0.1", "serves", true), with("10.0.0.2", "ended", false, false, true))},
+			[]Endpoint{
+				{Addr: netip.MustParseAddrPort("10.0.0.1:80"), NodeName: "serves", Serving: true, Terminating: true},
+				{Addr: netip.MustParseAddrPort("10.0.0.2:80"), NodeName: "serves", Serving: true, Terminating: true},
+			}},
+		{"an address given to the next pod, which is not ready yet, is not that of the one before, published though it is",
+			[]*Slice{slice("a", with("10.0.0.1", "old", true, true, true)), slice("b", with("10.0.0.1", "new", false, false, false))},
+			[]Endpoint{{Addr: netip.MustParseAddrPort("10.0.0.1:80"), NodeName: "new"}}},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {

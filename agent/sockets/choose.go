@@ -1,6 +1,7 @@
 // Package sockets ends what programs of this node have with backends that are
-// gone. Programs on sockets gave them a backend when they dialled; no packet of
-// theirs is looked at afterwards, so nothing else would tell them.
+// gone, and with services that they connected to before these were there. Programs
+// on sockets give them a backend when they connect; no packet of theirs is looked at
+// afterwards, so nothing else would tell them.
 package sockets
 
 import (
@@ -16,10 +17,11 @@ type Entry struct {
 
 // Leaves reports whether who has e must leave the backend. Datagrams leave one
 // that is gone, and one that no longer serves while others do. Connections leave
-// only one that is gone, and only if they are to be reset.
+// only one that is gone, and only if they are to be reset. The address of one that has
+// moved to another node, or from there, still leads to it.
 func (e Entry) Leaves(backends map[maps.BackendID]maps.Backend, resetTCP bool) bool {
 	b, known := backends[e.Peer.Backend]
-	gone := !known || b.State == maps.Gone || b.Generation != e.Peer.Generation
+	gone := !known || b.State == maps.Gone && !b.Moved || b.Generation != e.Peer.Generation
 	switch e.Key.Proto {
 	case maps.UDP:
 		return gone || b.Unserving

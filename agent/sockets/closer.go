@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/ebb-lb/ebb/loader/sockdiag"
 	"github.com/ebb-lb/ebb/maps"
 )
@@ -24,21 +26,30 @@ const (
 type Closer struct {
 	set      *maps.Set
 	resetTCP bool
+	reach    *Reach // nil: no socket is given a backend
 	log      *slog.Logger
-	wake     chan struct{}
+	// wake is for Close, early for CloseEarly.
+	wake, early chan struct{}
+
+	// Of CloseEarly: the frontends at the last call, and how often it is yet to look.
+	looked map[maps.Frontend]maps.Service
+	looks  int
 }
 
-// New returns a Closer of the sockets in set; with resetTCP also of connections.
-func New(set *maps.Set, resetTCP bool, log *slog.Logger) *Closer {
-	return &Closer{set: set, resetTCP: resetTCP, log: log, wake: make(chan struct{}, 1)}
+// New returns a Closer of the sockets in set; with resetTCP also of connections, with
+// reach also of those that connected too early.
+func New(set *maps.Set, resetTCP bool, reach *Reach, log *slog.Logger) *Closer {
+	return &Closer{set: set, resetTCP: resetTCP, reach: reach, log: log, wake: make(chan struct{}, 1), early: make(chan struct{}, 1)}
 }
 
-// Wake tells that backends may have gone. It does not wait, and may be called from
+// Wake tells that backends may have gone, or frontends come. It does not wait, and may be called from
 // any goroutine.
 func (c *Closer) Wake() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
+	for _, wake := range []chan struct{}{c.wake, c.early} {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -47,22 +58,50 @@ func (c *Closer) Wake() {
 // does nothing.
 func (c *Closer) Run(ctx context.Context) error {
 	if err := sockdiag.Probe(); err != nil {
-		c.log.Warn("sockets connected to a backend that is gone are left alone", "error", err)
+		c.log.Warn("sockets connected to a backend that is gone, or to a service before it was there, are left alone", "error", err)
 		return nil
 	}
-	again := time.After(settle)
+	var g errgroup.Group
+	g.Go(func() error {
+		looks := 0
+		repeat(ctx, c.wake, func(woken bool) (more bool) {
+			if woken {
+				looks = 2 // now, and once more
+			}
+			c.close()
+			looks--
+			return looks > 0
+		})
+		return nil
+	})
+	g.Go(func() error {
+		repeat(ctx, c.early, func(bool) (more bool) { return c.closeEarly() })
+		return nil
+	})
+	return g.Wait()
+}
+
+// repeat calls look, at once and each time it is woken, and while there is more to do
+// also after a while, until ctx is done.
+func repeat(ctx context.Context, wake <-chan struct{}, look func(woken bool) (more bool)) {
+	woken := true
 	for {
 		began := time.Now()
-		c.close()
+		more := look(woken)
 		if !pause(ctx, rest*time.Since(began)) {
-			return nil
+			return
+		}
+		var again <-chan time.Time
+		if more {
+			again = time.After(settle)
 		}
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-c.wake:
-			again = time.After(settle)
+			return
+		case <-wake:
+			woken = true
 		case <-again:
+			woken = false
 		}
 	}
 }
@@ -84,6 +123,17 @@ func (c *Closer) close() {
 	if closed > 0 {
 		c.log.Info("closed sockets whose backend is gone", "sockets", closed)
 	}
+}
+
+func (c *Closer) closeEarly() (more bool) {
+	closed, more, err := c.CloseEarly()
+	if err != nil {
+		c.log.Error("close sockets", "error", err)
+	}
+	if closed > 0 {
+		c.log.Info("closed sockets that connected to a service before it was there", "sockets", closed)
+	}
+	return more
 }
 
 // Close looks through all entries once, and returns how many sockets it closed.

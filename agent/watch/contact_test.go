@@ -36,7 +36,7 @@ func TestAnAnswerIsContactAndARefusalIsNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	contact := &Contact{Now: ticking()}
-	client, err := Connect(kubeconfig, contact)
+	client, err := Connect(API{Kubeconfig: kubeconfig}, contact)
 	if err != nil || !contact.Last().IsZero() {
 		t.Fatalf("in touch at %v before anything was asked, error %v", contact.Last(), err)
 	}

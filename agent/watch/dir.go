@@ -27,7 +27,7 @@ const (
 
 // Dir fills a Store from the manifests in a directory: Service,
 // EndpointSlice, Node, ServiceCIDR, and Lists of them, in *.yaml, *.yml and *.json, not
-// recursively; hidden files are skipped. The directory counts as a whole: as
+// recursively; hidden files are skipped, others are named in the log. The directory counts as a whole: as
 // long as anything in it is wrong, the last good state stays in force. Files
 // should be replaced by renaming; one that is written in place may be read
 // when it is half written.
@@ -157,6 +157,9 @@ func (d *Dir) load() {
 		return
 	}
 	d.opts.Contact.made()
+	if skipped, err := notTaken(d.path); err == nil { // else the next load says so
+		d.report(skipped)
+	}
 	d.report(c.ignored)
 	d.store.Replace(c.Content)
 	if changed || !d.store.Synced() {

@@ -17,9 +17,7 @@ import (
 	discoveryinformers "k8s.io/client-go/informers/discovery/v1"
 	networkinginformers "k8s.io/client-go/informers/networking/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/ebb-lb/ebb/agent/service"
 )
@@ -38,11 +36,10 @@ func NewKubernetes(client kubernetes.Interface, opts Options, store *service.Sto
 	return &Kubernetes{client: client, opts: opts, store: store, log: log}
 }
 
-// Connect returns a client for the cluster a kubeconfig file names or, if
-// kubeconfig is empty, for the one this process runs in. It does not talk to
-// the server yet. When it does, contact is told.
-func Connect(kubeconfig string, contact *Contact) (kubernetes.Interface, error) {
-	cfg, err := restConfig(kubeconfig)
+// Connect returns a client for api. It does not talk to the server yet. When it
+// does, contact is told.
+func Connect(api API, contact *Contact) (kubernetes.Interface, error) {
+	cfg, err := api.restConfig()
 	if err != nil {
 		return nil, err
 	}
@@ -55,21 +52,6 @@ func Connect(kubeconfig string, contact *Contact) (kubernetes.Interface, error) 
 		return nil, fmt.Errorf("client for %s: %w", cfg.Host, err)
 	}
 	return client, nil
-}
-
-func restConfig(kubeconfig string) (*rest.Config, error) {
-	if kubeconfig == "" {
-		cfg, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("in-cluster configuration: %w", err)
-		}
-		return cfg, nil
-	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", kubeconfig, err)
-	}
-	return cfg, nil
 }
 
 // Run fills the Store until ctx is done, then returns nil. The Store is synced

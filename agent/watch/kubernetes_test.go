@@ -313,15 +313,15 @@ func TestConnect(t *testing.T) {
 	if err := os.WriteFile(good, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Connect(good, nil); err != nil {
+	if _, err := Connect(API{Kubeconfig: good}, nil); err != nil {
 		t.Errorf("good kubeconfig: %v", err)
 	}
 	missing := filepath.Join(dir, "missing")
-	if _, err := Connect(missing, nil); err == nil || !strings.Contains(err.Error(), missing) {
+	if _, err := Connect(API{Kubeconfig: missing}, nil); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("missing kubeconfig: %v", err)
 	}
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	if _, err := Connect("", nil); err == nil || !strings.Contains(err.Error(), "in-cluster") {
+	if _, err := Connect(API{}, nil); err == nil || !strings.Contains(err.Error(), "in-cluster") {
 		t.Errorf("outside a cluster: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -27,7 +28,11 @@ func agentCmd() *cobra.Command {
 			if err != nil {
 				return usage(err)
 			}
-			return agent.Run(cmd.Context(), cfg, newLogger(cmd.ErrOrStderr(), cfg.LogLevel))
+			log := newLogger(cmd.ErrOrStderr(), cfg.LogLevel)
+			for _, w := range cfg.Warnings {
+				log.Warn("configuration", "warning", w)
+			}
+			return agent.Run(cmd.Context(), cfg, log)
 		},
 	}
 	config.Bind(cmd.Flags())
@@ -43,14 +48,21 @@ func newLogger(w io.Writer, level slog.Level) *slog.Logger {
 
 func cleanupCmd() *cobra.Command {
 	var bpffs, stateDir string
+	var hold bool
 	cmd := &cobra.Command{
 		Use: "cleanup", Short: "Detach everything and remove the pins; no agent may be running", Args: noArgs,
 		Long: "Also ends the process that answers probes, and an order of ebb drain node.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return agent.Cleanup(bpffs, stateDir, newLogger(cmd.ErrOrStderr(), slog.LevelInfo))
+			if err := agent.Cleanup(bpffs, stateDir, newLogger(cmd.ErrOrStderr(), slog.LevelInfo)); err != nil || !hold {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "cleaned up")
+			<-cmd.Context().Done()
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&bpffs, "bpffs", "/sys/fs/bpf/ebb", "directory of the pins")
+	cmd.Flags().BoolVar(&hold, "hold", false, "when it is done, wait for SIGTERM: for a DaemonSet, which knows no other end")
 	bindStateDir(cmd, &stateDir)
 	return cmd
 }

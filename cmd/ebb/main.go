@@ -9,13 +9,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/cilium/ebpf"
 	"github.com/spf13/cobra"
-
-	"github.com/ebb-lb/ebb/maps"
 )
 
 // Exit codes besides 0.
@@ -67,23 +64,9 @@ func rootCmd() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(agentCmd(), cleanupCmd(), demoCmd(), demoPodCmd(), demoLoadCmd(), drainCmd(),
+	root.AddCommand(agentCmd(), checkCmd(), cleanupCmd(), demoCmd(), demoPodCmd(), demoLoadCmd(), drainCmd(),
 		dumpCmd(), preflightCmd(), responderCmd(), undrainCmd(), versionCmd())
 	return root
-}
-
-func versionCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version of ebb and of its map layout", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			version := "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				version = info.Main.Version
-			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "ebb %s, map layout %d\n", version, maps.LayoutVersion)
-			return err
-		},
-	}
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -18,9 +19,11 @@ import (
 // Sizes and places in struct inet_diag_msg and struct inet_diag_req_v2 of
 // linux/inet_diag.h. Both have the socket's id in them.
 const (
-	messageID = 4
-	requestID = 8
-	idSize    = 48
+	messageID      = 4
+	messageSize    = 72 // attributes follow
+	messageRetrans = 3
+	requestID      = 8
+	idSize         = 48
 	// In the id:
 	peerPort = 2
 	peerAddr = 20
@@ -30,6 +33,8 @@ const (
 // States of sockets as bits of a request (include/net/tcp_states.h). UDP has two
 // of them: 1 is connected, 7 is not.
 const (
+	established = 1 << 1
+	synSent     = 1 << 2
 	timeWait    = 1 << 6
 	listening   = 1 << 10
 	allStates   = 1<<13 - 2
@@ -47,6 +52,10 @@ type Socket struct {
 	Cookie uint64
 	// Peer is what it is connected to; port 0: it is not.
 	Peer netip.AddrPort
+	// Cgroup is the number of the control group it was made in; 0: not told.
+	Cgroup uint64
+	// Retransmits is how often the packet that is waited for was sent again (TCP).
+	Retransmits uint8
 
 	proto  maps.Proto
 	family uint8
@@ -72,9 +81,25 @@ func newRequest(family uint8, proto maps.Proto, states uint32, id []byte) reques
 // without those of TCP that only listen or wait for time to pass. One that comes or
 // goes meanwhile may hide another.
 func List(proto maps.Proto) ([]Socket, error) {
+	if proto == maps.TCP {
+		return listStates(proto, connections)
+	}
+	return listStates(proto, allStates)
+}
+
+// ListWaiting is List of those that may never be answered: connected sockets of
+// UDP, those of TCP whose SYN was not answered yet.
+func ListWaiting(proto maps.Proto) ([]Socket, error) {
+	if proto == maps.TCP {
+		return listStates(proto, synSent)
+	}
+	return listStates(proto, established)
+}
+
+func listStates(proto maps.Proto, states uint32) ([]Socket, error) {
 	var all []Socket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		some, err := list(family, proto)
+		some, err := list(family, proto, states)
 		if err != nil {
 			return nil, fmt.Errorf("list sockets of %s: %w", proto, err)
 		}
@@ -83,11 +108,7 @@ func List(proto maps.Proto) ([]Socket, error) {
 	return all, nil
 }
 
-func list(family uint8, proto maps.Proto) ([]Socket, error) {
-	states := uint32(allStates)
-	if proto == maps.TCP {
-		states = connections
-	}
+func list(family uint8, proto maps.Proto, states uint32) ([]Socket, error) {
 	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
 	req.AddData(newRequest(family, proto, states, nil))
 	messages, err := req.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
@@ -107,10 +128,19 @@ func list(family uint8, proto maps.Proto) ([]Socket, error) {
 
 // parse reads a struct inet_diag_msg.
 func parse(m []byte, proto maps.Proto) (Socket, error) {
-	if len(m) < messageID+idSize {
-		return Socket{}, fmt.Errorf("a message of %d bytes, less than %d", len(m), messageID+idSize)
+	if len(m) < messageSize {
+		return Socket{}, fmt.Errorf("a message of %d bytes, less than %d", len(m), messageSize)
 	}
-	s := Socket{proto: proto, family: m[0], id: [idSize]byte(m[messageID:])}
+	s := Socket{proto: proto, family: m[0], Retransmits: m[messageRetrans], id: [idSize]byte(m[messageID:])}
+	attrs, err := nl.ParseRouteAttr(m[messageSize:])
+	if err != nil {
+		return Socket{}, fmt.Errorf("attributes of a socket: %w", err)
+	}
+	for _, a := range attrs {
+		if a.Attr.Type == netlink.INET_DIAG_CGROUP_ID && len(a.Value) >= 8 {
+			s.Cgroup = binary.NativeEndian.Uint64(a.Value)
+		}
+	}
 	s.Cookie = cookie(s.id[idCookie:])
 	addr := netip.AddrFrom16([16]byte(s.id[peerAddr:])).Unmap()
 	if s.family == unix.AF_INET {

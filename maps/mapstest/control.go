@@ -135,38 +135,29 @@ func (a SourceRanges) All() (map[maps.SourceRange]struct{}, error) {
 	return a.f.sourceRanges.all(), nil
 }
 
-// PodCIDRs stands for maps.PodCIDRs.
-type PodCIDRs struct{ cidrs }
-
 // ServiceCIDRs stands for maps.ServiceCIDRs.
-type ServiceCIDRs struct{ cidrs }
+type ServiceCIDRs struct{ f *Fake }
 
-type cidrs struct {
-	f    *Fake
-	set  *hash[netip.Prefix, struct{}]
-	what string
-}
-
-// Put behaves as maps.PodCIDRs.Put.
-func (a cidrs) Put(p netip.Prefix) error {
+// Put behaves as maps.ServiceCIDRs.Put.
+func (a ServiceCIDRs) Put(p netip.Prefix) error {
 	return wrap(a.f.write(func() (bool, error) {
 		if err := (maps.SourceRange{Prefix: p}).Validate(); err != nil {
 			return false, err
 		}
-		return a.set.put(p, struct{}{})
-	}), "put %s range %s", a.what, p)
+		return a.f.serviceCIDRs.put(p, struct{}{})
+	}), "put service range %s", p)
 }
 
-// Delete behaves as maps.PodCIDRs.Delete.
-func (a cidrs) Delete(p netip.Prefix) error {
-	return wrap(a.f.write(func() (bool, error) { return a.set.del(p) }), "delete %s range %s", a.what, p)
+// Delete behaves as maps.ServiceCIDRs.Delete.
+func (a ServiceCIDRs) Delete(p netip.Prefix) error {
+	return wrap(a.f.write(func() (bool, error) { return a.f.serviceCIDRs.del(p) }), "delete service range %s", p)
 }
 
-// All behaves as maps.PodCIDRs.All.
-func (a cidrs) All() (map[netip.Prefix]struct{}, error) {
+// All behaves as maps.ServiceCIDRs.All.
+func (a ServiceCIDRs) All() (map[netip.Prefix]struct{}, error) {
 	a.f.mu.Lock()
 	defer a.f.mu.Unlock()
-	return a.set.all(), nil
+	return a.f.serviceCIDRs.all(), nil
 }
 
 // RuntimeValues stands for maps.RuntimeValues.
@@ -214,4 +205,29 @@ func (a Devices) All() (map[uint32]maps.Device, error) {
 	a.f.mu.Lock()
 	defer a.f.mu.Unlock()
 	return a.f.devices.all(), nil
+}
+
+// Stations stands for maps.Stations.
+type Stations struct{ f *Fake }
+
+// Put behaves as maps.Stations.Put.
+func (a Stations) Put(s maps.Station, owner uint32) error {
+	return wrap(a.f.write(func() (bool, error) {
+		if err := s.Validate(); err != nil {
+			return false, err
+		}
+		return a.f.stations.put(s, owner)
+	}), "put station %s", s)
+}
+
+// Delete behaves as maps.Stations.Delete.
+func (a Stations) Delete(s maps.Station) error {
+	return wrap(a.f.write(func() (bool, error) { return a.f.stations.del(s) }), "delete station %s", s)
+}
+
+// All behaves as maps.Stations.All.
+func (a Stations) All() (map[maps.Station]uint32, error) {
+	a.f.mu.Lock()
+	defer a.f.mu.Unlock()
+	return a.f.stations.all(), nil
 }

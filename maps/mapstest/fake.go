@@ -15,7 +15,7 @@ import (
 // besides one for each frontend.
 const (
 	MaxDevices      = 1024
-	MaxPodCIDRs     = 1024
+	MaxStations     = 1024
 	MaxServiceCIDRs = 1024
 	NodeAddresses   = 1024
 )
@@ -27,8 +27,8 @@ type Fake struct {
 	frontends    *hash[maps.Frontend, maps.Service]
 	servicePorts *hash[maps.ServicePortID, maps.ServicePort]
 	devices      *hash[uint32, maps.Device]
+	stations     *hash[maps.Station, uint32]
 	sourceRanges *hash[maps.SourceRange, struct{}]
-	podCIDRs     *hash[netip.Prefix, struct{}]
 	serviceCIDRs *hash[netip.Prefix, struct{}]
 	addresses    *hash[netip.Addr, maps.AddressFlags]
 	backends     []maps.Backend
@@ -36,6 +36,7 @@ type Fake struct {
 	runtime      maps.Runtime
 	flows        *lru
 	halfOpen     *lru
+	closed       *lru
 	writes       uint64
 	faults       faults
 }
@@ -46,14 +47,15 @@ func New(sizes maps.Sizes) *Fake {
 		frontends:    newHash[maps.Frontend, maps.Service](sizes.Frontends),
 		servicePorts: newHash[maps.ServicePortID, maps.ServicePort](sizes.ServicePorts),
 		devices:      newHash[uint32, maps.Device](MaxDevices),
+		stations:     newHash[maps.Station, uint32](MaxStations),
 		sourceRanges: newHash[maps.SourceRange, struct{}](sizes.SourceRanges),
-		podCIDRs:     newHash[netip.Prefix, struct{}](MaxPodCIDRs),
 		serviceCIDRs: newHash[netip.Prefix, struct{}](MaxServiceCIDRs),
 		addresses:    newHash[netip.Addr, maps.AddressFlags](sizes.Frontends + NodeAddresses),
 		backends:     make([]maps.Backend, sizes.Backends),
 		slots:        make([]maps.BackendID, sizes.Slots),
 		flows:        newLRU(sizes.Flows),
 		halfOpen:     newLRU(sizes.HalfOpen),
+		closed:       newLRU(sizes.Closed),
 	}
 }
 
@@ -105,15 +107,15 @@ func (f *Fake) Runtime() RuntimeValues { return RuntimeValues{f} }
 // Devices stands for maps.Set.Devices.
 func (f *Fake) Devices() Devices { return Devices{f} }
 
+// Stations stands for maps.Set.Stations.
+func (f *Fake) Stations() Stations { return Stations{f} }
+
 // SourceRanges stands for maps.Set.SourceRanges.
 func (f *Fake) SourceRanges() SourceRanges { return SourceRanges{f} }
 
-// PodCIDRs stands for maps.Set.PodCIDRs.
-func (f *Fake) PodCIDRs() PodCIDRs { return PodCIDRs{cidrs{f, f.podCIDRs, "pod"}} }
-
 // ServiceCIDRs stands for maps.Set.ServiceCIDRs.
 func (f *Fake) ServiceCIDRs() ServiceCIDRs {
-	return ServiceCIDRs{cidrs{f, f.serviceCIDRs, "service"}}
+	return ServiceCIDRs{f}
 }
 
 // Addresses stands for maps.Set.Addresses.
@@ -123,8 +125,17 @@ func (f *Fake) Addresses(own maps.AddressFlags) Addresses { return Addresses{f, 
 // clients keep their backends: there are none.
 func (f *Fake) EachAffinity(func(maps.AffinityKey, maps.Affinity) bool) error { return nil }
 
+// EachSocket stands for maps.Set.EachSocket, likewise.
+func (f *Fake) EachSocket(func(maps.SocketKey, maps.SocketPeer) bool) error { return nil }
+
 // EachFlow stands for maps.Set.EachFlow.
 func (f *Fake) EachFlow(fn func(maps.FlowKey, maps.Flow) bool) error { return f.Flows().Each(fn) }
+
+// Closed stands for maps.Set.Closed.
+func (f *Fake) Closed() Flows { return Flows{f: f, l: f.closed, name: "closed flow"} }
+
+// EachClosed stands for maps.Set.EachClosed.
+func (f *Fake) EachClosed(fn func(maps.FlowKey, maps.Flow) bool) error { return f.Closed().Each(fn) }
 
 // EachHalfOpen stands for maps.Set.EachHalfOpen.
 func (f *Fake) EachHalfOpen(fn func(maps.FlowKey, maps.Flow) bool) error {
@@ -141,8 +152,8 @@ func (f *Fake) Contents() (maps.Contents, error) {
 		Backends:     f.usedBackends(),
 		Runtime:      f.runtime,
 		Devices:      f.devices.all(),
+		Stations:     f.stations.all(),
 		SourceRanges: f.sourceRanges.all(),
-		PodCIDRs:     f.podCIDRs.all(),
 		ServiceCIDRs: f.serviceCIDRs.all(),
 		Addresses:    f.addresses.all(),
 	}

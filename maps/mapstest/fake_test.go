@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	sizes = maps.Sizes{Frontends: 4, ServicePorts: 4, Backends: 8, Slots: 64, Flows: 4, HalfOpen: 4, Affinity: 4, SourceRanges: 4}
+	sizes = maps.Sizes{Frontends: 4, ServicePorts: 4, Backends: 8, Slots: 64, Flows: 4, HalfOpen: 4, Closed: 4, Affinity: 4, SourceRanges: 4}
 	web   = maps.Frontend{Addr: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: maps.TCP}
 	port  = maps.ServicePort{Namespace: "default", Service: "web", Proto: maps.TCP}
 )
@@ -42,6 +42,8 @@ func allWrites(f *mapstest.Fake) map[string]error {
 		"put runtime values":  f.Runtime().Put(maps.Runtime{}),
 		"put device":          f.Devices().Put(1, maps.Device{}),
 		"delete device":       f.Devices().Delete(1),
+		"put station":         f.Stations().Put(maps.Station{Ifindex: 1, MAC: maps.MAC{2}}, 1),
+		"delete station":      f.Stations().Delete(maps.Station{Ifindex: 1, MAC: maps.MAC{2}}),
 		"put service range":   f.ServiceCIDRs().Put(netip.MustParsePrefix("10.96.0.0/12")),
 		"put address":         f.Addresses(maps.ServiceAddress).Put(web.Addr, maps.AddressClusterIP),
 		"delete address":      f.Addresses(maps.ServiceAddress).Delete(web.Addr),
@@ -56,7 +58,7 @@ func TestEveryKindOfWriteFailsOnDemandAndChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	boom := errors.New("boom")
-	f.FailNext(13, boom)
+	f.FailNext(15, boom)
 	for kind, err := range allWrites(f) {
 		if !errors.Is(err, boom) {
 			t.Errorf("%s: error is %v", kind, err)

@@ -68,12 +68,17 @@ type access struct {
 		Delete(uint32) error
 		All() (map[uint32]maps.Device, error)
 	}
+	stations interface {
+		Put(maps.Station, uint32) error
+		Delete(maps.Station) error
+		All() (map[maps.Station]uint32, error)
+	}
 	ranges interface {
 		Put(maps.SourceRange) error
 		Delete(maps.SourceRange) error
 		All() (map[maps.SourceRange]struct{}, error)
 	}
-	pods, services interface {
+	services interface {
 		Put(netip.Prefix) error
 		Delete(netip.Prefix) error
 		All() (map[netip.Prefix]struct{}, error)
@@ -85,14 +90,14 @@ type access struct {
 }
 
 func ofFake(f *mapstest.Fake) access {
-	return access{f.Frontends(), f.ServicePorts(), f.Backends(), f.Slots(), f.Runtime(), f.Devices(),
-		f.SourceRanges(), f.PodCIDRs(), f.ServiceCIDRs(),
+	return access{f.Frontends(), f.ServicePorts(), f.Backends(), f.Slots(), f.Runtime(), f.Devices(), f.Stations(),
+		f.SourceRanges(), f.ServiceCIDRs(),
 		f.Addresses(maps.ServiceAddress), f.Addresses(maps.NodeAddress), f.Flows(), f.HalfOpen(), f, f.Writes}
 }
 
 func ofSet(s *maps.Set) access {
-	return access{s.Frontends(), s.ServicePorts(), s.Backends(), s.Slots(), s.Runtime(), s.Devices(),
-		s.SourceRanges(), s.PodCIDRs(), s.ServiceCIDRs(),
+	return access{s.Frontends(), s.ServicePorts(), s.Backends(), s.Slots(), s.Runtime(), s.Devices(), s.Stations(),
+		s.SourceRanges(), s.ServiceCIDRs(),
 		s.Addresses(maps.ServiceAddress), s.Addresses(maps.NodeAddress), s.Flows(), s.HalfOpen(), s, s.Writes}
 }
 
@@ -148,7 +153,7 @@ func randomStep(r *rand.Rand) step {
 			if d.VLAN == 4090 {
 				return nil, a.devices.Delete(uint32(id))
 			}
-			return nil, a.devices.Put(uint32(id), d)
+			return nil, errors.Join(a.devices.Put(uint32(id), d), a.stations.Put(maps.Station{VLAN: d.VLAN, MAC: maps.MAC{byte(id)}}, uint32(id)))
 		}}
 	case 12:
 		return step{fmt.Sprint("put flow ", key, flow), func(a access) (any, error) {
@@ -156,11 +161,11 @@ func randomStep(r *rand.Rand) step {
 		}}
 	case 13, 14:
 		return step{fmt.Sprint("put ranges ", rng), func(a access) (any, error) {
-			return nil, errors.Join(a.ranges.Put(rng), a.pods.Put(rng.Prefix), a.services.Put(rng.Prefix))
+			return nil, errors.Join(a.ranges.Put(rng), a.services.Put(rng.Prefix))
 		}}
 	case 15, 16:
 		return step{fmt.Sprint("delete ranges ", rng), func(a access) (any, error) {
-			return nil, errors.Join(a.ranges.Delete(rng), a.pods.Delete(rng.Prefix), a.services.Delete(rng.Prefix))
+			return nil, errors.Join(a.ranges.Delete(rng), a.services.Delete(rng.Prefix))
 		}}
 	case 17:
 		return step{fmt.Sprint("put address ", front.Addr, flags), func(a access) (any, error) {
@@ -201,7 +206,7 @@ func TestAFakeBehavesAsTheKernel(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to create BPF maps")
 	}
-	small := maps.Sizes{Frontends: 4, ServicePorts: 4, Backends: 8, Slots: 64, Flows: 1024, HalfOpen: 1024, Affinity: 64, SourceRanges: 4}
+	small := maps.Sizes{Frontends: 4, ServicePorts: 4, Backends: 8, Slots: 64, Flows: 1024, HalfOpen: 1024, Closed: 1024, Affinity: 64, SourceRanges: 4}
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			set, err := maps.Create(small)
@@ -254,8 +259,9 @@ type everything struct {
 	Backends        map[maps.BackendID]maps.Backend
 	Runtime         maps.Runtime
 	Devices         map[uint32]maps.Device
+	Stations        map[maps.Station]uint32
 	Ranges          map[maps.SourceRange]struct{}
-	Pods, Services  map[netip.Prefix]struct{}
+	Services        map[netip.Prefix]struct{}
 	Addrs, Nodes    map[netip.Addr]maps.AddressFlags
 	Flows, HalfOpen map[maps.FlowKey]maps.Flow
 	Capacity        [2]uint32
@@ -278,10 +284,10 @@ func readAll(t *testing.T, a access) everything {
 	errs[5] = a.flows.Each(func(k maps.FlowKey, f maps.Flow) bool { out.Flows[k] = f; return true })
 	errs[6] = a.reader.EachHalfOpen(func(k maps.FlowKey, f maps.Flow) bool { out.HalfOpen[k] = f; return true })
 	out.Ranges, errs[7] = a.ranges.All()
-	out.Pods, errs[8] = a.pods.All()
-	out.Services, errs[9] = a.services.All()
-	out.Addrs, errs[10] = a.svcAddrs.All()
-	out.Nodes, errs[11] = a.nodeAddrs.All()
+	out.Services, errs[8] = a.services.All()
+	out.Addrs, errs[9] = a.svcAddrs.All()
+	out.Nodes, errs[10] = a.nodeAddrs.All()
+	out.Stations, errs[11] = a.stations.All()
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package balancer
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -169,7 +168,7 @@ func (w *world) stateDir(n *lab.Node) string { return filepath.Join(w.dir, n.Nam
 // with the test.
 func (w *world) startAgent(n *lab.Node) *process {
 	w.Helper()
-	p := w.start(n.NS, ebb, "agent", "--source", "dir:"+w.manifests, "--node-name", n.Name(), "--uplink", lab.Uplink,
+	p := w.start(n.NS, ebb, "agent", "--source", "dir:"+w.manifests, "--node-name", n.Name(), "--uplink", lab.Uplink, "--cgroup-root", lab.CgroupRoot,
 		"--xdp", "native", "--bpffs", bpffs, "--metrics-addr", "", "--state-dir", w.stateDir(n),
 		"--max-frontends", "64", "--max-backends", "64", "--max-slots", "8192", "--max-flows", "65536", "--max-half-open", "65536")
 	w.agents[n] = p
@@ -186,12 +185,8 @@ func (w *world) startAgent(n *lab.Node) *process {
 
 // awaitGood waits until the node is in rotation by its own word.
 func (w *world) awaitGood(n *lab.Node, p *process) {
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return n.Dial(ctx, network, addr)
-		},
-	}}
+	client := suite.HTTPClient(n.NS)
+	client.Timeout = time.Second
 	url := "http://" + netip.AddrPortFrom(n.Addr4, healthPort).String() + "/healthz"
 	w.await("a good answer of "+n.Name(), func() bool {
 		resp, err := client.Get(url)

@@ -223,7 +223,7 @@ func (s *suite) ours() []*measure {
 			s.newFlow(hook, 81, "local"), s.newFlow(hook, 82, "remote"), s.notService(hook),
 		)
 	}
-	return append(rows, s.replies(), s.ofPod(),
+	return append(rows, s.replies(), s.leaving(), s.ofPod(),
 		s.newFlow(maps.HookPodIngress, 81, "local"), s.newFlow(maps.HookPodIngress, 82, "remote"), s.notService(maps.HookPodIngress))
 }
 
@@ -268,6 +268,14 @@ func (s *suite) replies() *measure {
 		in:    spec(pod[true], client(true, 0), maps.TCP, packet.ACK),
 		setUp: func() error { return s.fillLocal(n) },
 	}
+}
+
+// leaving is what leaves an uplink and has nothing to do with Services.
+func (s *suite) leaving() *measure {
+	m := s.replies()
+	m.name, m.floor, m.want, m.setUp = "tc-egress/not-a-service", "floor/parse+2-misses", maps.VerdictNotService, nil
+	m.in.Src = on(pod[true], 9)
+	return m
 }
 
 // newFlow is a SYN of a flow nobody knows: the map is in steady eviction.

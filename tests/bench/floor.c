@@ -7,8 +7,8 @@
  * wrap_xdp and wrap_tc first put the header back, then give it the next of
  * many flows, then tail-call what is measured.
  */
-#include "core.h"
-#include "fib.h"
+#include "wire/nat.h"
+#include "flow/decide.h"
 
 #define HEAD 96
 
@@ -149,9 +149,13 @@ static __always_inline bool fix_l4(struct packet *p, const struct flow *f)
 
 static __always_inline int ideal_send(struct packet *p, const struct flow *f)
 {
+	__u32 *eth = p->l2;
+
 	if (!nat_headers(p, f, true) || !fix_l4(p, f))
 		return XDP_DROP;
-	fib_write_eth(p, f);
+	eth[0] = f->macs[0];
+	eth[1] = f->macs[1];
+	eth[2] = f->macs[2];
 	return XDP_TX;
 }
 

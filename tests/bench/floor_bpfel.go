@@ -16,51 +16,64 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	FloorMapAddresses          = "addresses"
-	FloorMapAffinity           = "affinity"
-	FloorMapBackendRoutes      = "backend_routes"
-	FloorMapBackendStats       = "backend_stats"
-	FloorMapBackends           = "backends"
-	FloorMapBeginScratch       = "begin_scratch"
-	FloorMapCounters           = "counters"
-	FloorMapDevices            = "devices"
-	FloorMapFibScratch         = "fib_scratch"
-	FloorMapFlows              = "flows"
-	FloorMapFragments          = "fragments"
-	FloorMapFrontends          = "frontends"
-	FloorMapHalfOpen           = "half_open"
-	FloorMapIdeal16            = "ideal16"
-	FloorMapIdeal4             = "ideal4"
-	FloorMapIdealNew           = "ideal_new"
-	FloorMapPodCidrs           = "pod_cidrs"
-	FloorMapRuntime            = "runtime"
-	FloorMapServiceCidrs       = "service_cidrs"
-	FloorMapServicePorts       = "service_ports"
-	FloorMapSlots              = "slots"
-	FloorMapSockets            = "sockets"
-	FloorMapSourceRanges       = "source_ranges"
-	FloorMapTargetTc           = "target_tc"
-	FloorMapTargetXdp          = "target_xdp"
-	FloorMapWrap               = "wrap"
-	FloorProgFloorIdeal16      = "floor_ideal16"
-	FloorProgFloorIdeal4       = "floor_ideal4"
-	FloorProgFloorIdealNew     = "floor_ideal_new"
-	FloorProgFloorParse        = "floor_parse"
-	FloorProgFloorPass         = "floor_pass"
-	FloorProgFloorPassTc       = "floor_pass_tc"
-	FloorProgFloorTwoMisses    = "floor_two_misses"
-	FloorProgWrapTc            = "wrap_tc"
-	FloorProgWrapXdp           = "wrap_xdp"
-	FloorVarCfgAnswerInterval  = "cfg_answer_interval"
-	FloorVarCfgGoneReset       = "cfg_gone_reset"
-	FloorVarCfgPodsByPacket    = "cfg_pods_by_packet"
-	FloorVarCfgRejectReset     = "cfg_reject_reset"
-	FloorVarCfgSnatMax         = "cfg_snat_max"
-	FloorVarCfgSnatMin         = "cfg_snat_min"
-	FloorVarCfgTickShift       = "cfg_tick_shift"
-	FloorVarCfgUnknownFlowDrop = "cfg_unknown_flow_drop"
-	FloorVarCfgVipEcho         = "cfg_vip_echo"
-	FloorVarCfgXdpGeneric      = "cfg_xdp_generic"
+	FloorMapAddresses         = "addresses"
+	FloorMapAffinity          = "affinity"
+	FloorMapBackendFilter     = "backend_filter"
+	FloorMapBackendRoutes     = "backend_routes"
+	FloorMapBackendStats      = "backend_stats"
+	FloorMapBackendWays       = "backend_ways"
+	FloorMapBackends          = "backends"
+	FloorMapBeginScratch      = "begin_scratch"
+	FloorMapClosed            = "closed"
+	FloorMapCounters          = "counters"
+	FloorMapDevices           = "devices"
+	FloorMapFibScratch        = "fib_scratch"
+	FloorMapFlows             = "flows"
+	FloorMapFragments         = "fragments"
+	FloorMapFrontends         = "frontends"
+	FloorMapGiven             = "given"
+	FloorMapHalfOpen          = "half_open"
+	FloorMapHeld              = "held"
+	FloorMapIdeal16           = "ideal16"
+	FloorMapIdeal4            = "ideal4"
+	FloorMapIdealNew          = "ideal_new"
+	FloorMapNeighbours        = "neighbours"
+	FloorMapOwned             = "owned"
+	FloorMapPressure          = "pressure"
+	FloorMapRoutes            = "routes"
+	FloorMapRuntime           = "runtime"
+	FloorMapServiceCidrs      = "service_cidrs"
+	FloorMapServicePorts      = "service_ports"
+	FloorMapSlots             = "slots"
+	FloorMapSockets           = "sockets"
+	FloorMapSourceRanges      = "source_ranges"
+	FloorMapStations          = "stations"
+	FloorMapTargetTc          = "target_tc"
+	FloorMapTargetXdp         = "target_xdp"
+	FloorMapTheirs            = "theirs"
+	FloorMapWrap              = "wrap"
+	FloorProgFloorIdeal16     = "floor_ideal16"
+	FloorProgFloorIdeal4      = "floor_ideal4"
+	FloorProgFloorIdealNew    = "floor_ideal_new"
+	FloorProgFloorParse       = "floor_parse"
+	FloorProgFloorPass        = "floor_pass"
+	FloorProgFloorPassTc      = "floor_pass_tc"
+	FloorProgFloorTwoMisses   = "floor_two_misses"
+	FloorProgWrapTc           = "wrap_tc"
+	FloorProgWrapXdp          = "wrap_xdp"
+	FloorVarCfgAnswerInterval = "cfg_answer_interval"
+	FloorVarCfgGoneReset      = "cfg_gone_reset"
+	FloorVarCfgHz             = "cfg_hz"
+	FloorVarCfgMptcp          = "cfg_mptcp"
+	FloorVarCfgNoEthernet     = "cfg_no_ethernet"
+	FloorVarCfgPodsByPacket   = "cfg_pods_by_packet"
+	FloorVarCfgRejectReset    = "cfg_reject_reset"
+	FloorVarCfgSnatMax        = "cfg_snat_max"
+	FloorVarCfgSnatMin        = "cfg_snat_min"
+	FloorVarCfgTickShift      = "cfg_tick_shift"
+	FloorVarCfgUnknownFlow    = "cfg_unknown_flow"
+	FloorVarCfgVipEcho        = "cfg_vip_echo"
+	FloorVarCfgXdpGeneric     = "cfg_xdp_generic"
 )
 
 // LoadFloor returns the embedded CollectionSpec for Floor.
@@ -122,29 +135,39 @@ type FloorProgramSpecs struct {
 type FloorMapSpecs struct {
 	Addresses     *ebpf.MapSpec `ebpf:"addresses"`
 	Affinity      *ebpf.MapSpec `ebpf:"affinity"`
+	BackendFilter *ebpf.MapSpec `ebpf:"backend_filter"`
 	BackendRoutes *ebpf.MapSpec `ebpf:"backend_routes"`
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
+	BackendWays   *ebpf.MapSpec `ebpf:"backend_ways"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
 	BeginScratch  *ebpf.MapSpec `ebpf:"begin_scratch"`
+	Closed        *ebpf.MapSpec `ebpf:"closed"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	FibScratch    *ebpf.MapSpec `ebpf:"fib_scratch"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Given         *ebpf.MapSpec `ebpf:"given"`
 	HalfOpen      *ebpf.MapSpec `ebpf:"half_open"`
+	Held          *ebpf.MapSpec `ebpf:"held"`
 	Ideal16       *ebpf.MapSpec `ebpf:"ideal16"`
 	Ideal4        *ebpf.MapSpec `ebpf:"ideal4"`
 	IdealNew      *ebpf.MapSpec `ebpf:"ideal_new"`
-	PodCidrs      *ebpf.MapSpec `ebpf:"pod_cidrs"`
+	Neighbours    *ebpf.MapSpec `ebpf:"neighbours"`
+	Owned         *ebpf.MapSpec `ebpf:"owned"`
+	Pressure      *ebpf.MapSpec `ebpf:"pressure"`
+	Routes        *ebpf.MapSpec `ebpf:"routes"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	Sockets       *ebpf.MapSpec `ebpf:"sockets"`
 	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
+	Stations      *ebpf.MapSpec `ebpf:"stations"`
 	TargetTc      *ebpf.MapSpec `ebpf:"target_tc"`
 	TargetXdp     *ebpf.MapSpec `ebpf:"target_xdp"`
+	Theirs        *ebpf.MapSpec `ebpf:"theirs"`
 	Wrap          *ebpf.MapSpec `ebpf:"wrap"`
 }
 
@@ -152,16 +175,19 @@ type FloorMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FloorVariableSpecs struct {
-	CfgAnswerInterval  *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
-	CfgGoneReset       *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
-	CfgPodsByPacket    *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
-	CfgRejectReset     *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
-	CfgSnatMax         *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
-	CfgSnatMin         *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
-	CfgTickShift       *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
-	CfgUnknownFlowDrop *ebpf.VariableSpec `ebpf:"cfg_unknown_flow_drop"`
-	CfgVipEcho         *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
-	CfgXdpGeneric      *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
+	CfgAnswerInterval *ebpf.VariableSpec `ebpf:"cfg_answer_interval"`
+	CfgGoneReset      *ebpf.VariableSpec `ebpf:"cfg_gone_reset"`
+	CfgHz             *ebpf.VariableSpec `ebpf:"cfg_hz"`
+	CfgMptcp          *ebpf.VariableSpec `ebpf:"cfg_mptcp"`
+	CfgNoEthernet     *ebpf.VariableSpec `ebpf:"cfg_no_ethernet"`
+	CfgPodsByPacket   *ebpf.VariableSpec `ebpf:"cfg_pods_by_packet"`
+	CfgRejectReset    *ebpf.VariableSpec `ebpf:"cfg_reject_reset"`
+	CfgSnatMax        *ebpf.VariableSpec `ebpf:"cfg_snat_max"`
+	CfgSnatMin        *ebpf.VariableSpec `ebpf:"cfg_snat_min"`
+	CfgTickShift      *ebpf.VariableSpec `ebpf:"cfg_tick_shift"`
+	CfgUnknownFlow    *ebpf.VariableSpec `ebpf:"cfg_unknown_flow"`
+	CfgVipEcho        *ebpf.VariableSpec `ebpf:"cfg_vip_echo"`
+	CfgXdpGeneric     *ebpf.VariableSpec `ebpf:"cfg_xdp_generic"`
 }
 
 // FloorObjects contains all objects after they have been loaded into the kernel.
@@ -186,29 +212,39 @@ func (o *FloorObjects) Close() error {
 type FloorMaps struct {
 	Addresses     *ebpf.Map `ebpf:"addresses"`
 	Affinity      *ebpf.Map `ebpf:"affinity"`
+	BackendFilter *ebpf.Map `ebpf:"backend_filter"`
 	BackendRoutes *ebpf.Map `ebpf:"backend_routes"`
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
+	BackendWays   *ebpf.Map `ebpf:"backend_ways"`
 	Backends      *ebpf.Map `ebpf:"backends"`
 	BeginScratch  *ebpf.Map `ebpf:"begin_scratch"`
+	Closed        *ebpf.Map `ebpf:"closed"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Devices       *ebpf.Map `ebpf:"devices"`
 	FibScratch    *ebpf.Map `ebpf:"fib_scratch"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Given         *ebpf.Map `ebpf:"given"`
 	HalfOpen      *ebpf.Map `ebpf:"half_open"`
+	Held          *ebpf.Map `ebpf:"held"`
 	Ideal16       *ebpf.Map `ebpf:"ideal16"`
 	Ideal4        *ebpf.Map `ebpf:"ideal4"`
 	IdealNew      *ebpf.Map `ebpf:"ideal_new"`
-	PodCidrs      *ebpf.Map `ebpf:"pod_cidrs"`
+	Neighbours    *ebpf.Map `ebpf:"neighbours"`
+	Owned         *ebpf.Map `ebpf:"owned"`
+	Pressure      *ebpf.Map `ebpf:"pressure"`
+	Routes        *ebpf.Map `ebpf:"routes"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	Sockets       *ebpf.Map `ebpf:"sockets"`
 	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
+	Stations      *ebpf.Map `ebpf:"stations"`
 	TargetTc      *ebpf.Map `ebpf:"target_tc"`
 	TargetXdp     *ebpf.Map `ebpf:"target_xdp"`
+	Theirs        *ebpf.Map `ebpf:"theirs"`
 	Wrap          *ebpf.Map `ebpf:"wrap"`
 }
 
@@ -216,29 +252,39 @@ func (m *FloorMaps) Close() error {
 	return _FloorClose(
 		m.Addresses,
 		m.Affinity,
+		m.BackendFilter,
 		m.BackendRoutes,
 		m.BackendStats,
+		m.BackendWays,
 		m.Backends,
 		m.BeginScratch,
+		m.Closed,
 		m.Counters,
 		m.Devices,
 		m.FibScratch,
 		m.Flows,
 		m.Fragments,
 		m.Frontends,
+		m.Given,
 		m.HalfOpen,
+		m.Held,
 		m.Ideal16,
 		m.Ideal4,
 		m.IdealNew,
-		m.PodCidrs,
+		m.Neighbours,
+		m.Owned,
+		m.Pressure,
+		m.Routes,
 		m.Runtime,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,
 		m.Sockets,
 		m.SourceRanges,
+		m.Stations,
 		m.TargetTc,
 		m.TargetXdp,
+		m.Theirs,
 		m.Wrap,
 	)
 }
@@ -247,16 +293,19 @@ func (m *FloorMaps) Close() error {
 //
 // It can be passed to LoadFloorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FloorVariables struct {
-	CfgAnswerInterval  *ebpf.Variable `ebpf:"cfg_answer_interval"`
-	CfgGoneReset       *ebpf.Variable `ebpf:"cfg_gone_reset"`
-	CfgPodsByPacket    *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
-	CfgRejectReset     *ebpf.Variable `ebpf:"cfg_reject_reset"`
-	CfgSnatMax         *ebpf.Variable `ebpf:"cfg_snat_max"`
-	CfgSnatMin         *ebpf.Variable `ebpf:"cfg_snat_min"`
-	CfgTickShift       *ebpf.Variable `ebpf:"cfg_tick_shift"`
-	CfgUnknownFlowDrop *ebpf.Variable `ebpf:"cfg_unknown_flow_drop"`
-	CfgVipEcho         *ebpf.Variable `ebpf:"cfg_vip_echo"`
-	CfgXdpGeneric      *ebpf.Variable `ebpf:"cfg_xdp_generic"`
+	CfgAnswerInterval *ebpf.Variable `ebpf:"cfg_answer_interval"`
+	CfgGoneReset      *ebpf.Variable `ebpf:"cfg_gone_reset"`
+	CfgHz             *ebpf.Variable `ebpf:"cfg_hz"`
+	CfgMptcp          *ebpf.Variable `ebpf:"cfg_mptcp"`
+	CfgNoEthernet     *ebpf.Variable `ebpf:"cfg_no_ethernet"`
+	CfgPodsByPacket   *ebpf.Variable `ebpf:"cfg_pods_by_packet"`
+	CfgRejectReset    *ebpf.Variable `ebpf:"cfg_reject_reset"`
+	CfgSnatMax        *ebpf.Variable `ebpf:"cfg_snat_max"`
+	CfgSnatMin        *ebpf.Variable `ebpf:"cfg_snat_min"`
+	CfgTickShift      *ebpf.Variable `ebpf:"cfg_tick_shift"`
+	CfgUnknownFlow    *ebpf.Variable `ebpf:"cfg_unknown_flow"`
+	CfgVipEcho        *ebpf.Variable `ebpf:"cfg_vip_echo"`
+	CfgXdpGeneric     *ebpf.Variable `ebpf:"cfg_xdp_generic"`
 }
 
 // FloorPrograms contains all programs after they have been loaded into the kernel.

@@ -19,7 +19,7 @@ import (
 )
 
 // manifest is what users give agents their rights with.
-const manifest = "../../deploy/rbac.yaml"
+const manifest = "../../deploy/manifests/rbac.yaml"
 
 // agentUser is who agents are to the API server.
 const agentUser = "system:serviceaccount:" + agentNamespace + ":" + agentAccount

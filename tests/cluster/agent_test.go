@@ -46,7 +46,7 @@ type agent struct {
 func (c *cluster) startAgent(n *lab.Node, kubeconfig string) (*agent, error) {
 	a := &agent{node: n, log: &suite.Output{}}
 	cmd := exec.Command(ebb, "agent", "--source", "kubernetes", "--kubeconfig", kubeconfig, "--node-name", n.Name(),
-		"--uplink", lab.Uplink, "--xdp", "native", "--bpffs", bpffs, "--metrics-addr", metricsAddr, "--health-addr", healthAddr,
+		"--uplink", lab.Uplink, "--cgroup-root", lab.CgroupRoot, "--xdp", "native", "--bpffs", bpffs, "--metrics-addr", metricsAddr, "--health-addr", healthAddr,
 		// A responder would outlive the tests.
 		"--health-responder", "off", "--state-dir", filepath.Join(c.dir, "state-"+n.Name()),
 		"--max-frontends", "1024", "--max-backends", "1024", "--max-slots", "262144", "--max-flows", "65536", "--max-half-open", "65536")

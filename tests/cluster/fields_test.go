@@ -3,7 +3,9 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -280,30 +282,62 @@ func TestTrafficDistributionFollowsTheHintsOfTheController(t *testing.T) {
 	w.leadsTo("nobody in the zone", httpPort, addrs(s.cluster4), b1)
 }
 
+// A client that has no pod yet is given one by its address alone. What it has is kept
+// although its address says another one, until it has been away for the timeout.
 func TestSessionAffinityBindsAClientToAPod(t *testing.T) {
 	w := setup(t)
 	s := w.service(nil)
 	w.leadsTo("no affinity", httpPort, addrs(s.cluster4), a1, a2, b1)
-	const seconds = 1
+	const seconds = 6
 	s.change(func(s *corev1.Service) {
 		timeout := int32(seconds)
 		s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
 		s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &timeout}}
 	})
+	at := map[netip.AddrPort]string{}
 	for _, a := range addrs(s.cluster4, s.cluster6) {
-		w.check("affinity", w.bound(t.Context(), netip.AddrPortFrom(a, httpPort)))
+		target := netip.AddrPortFrom(a, httpPort)
+		pod, err := w.bound(t.Context(), target)
+		w.check("affinity", err)
+		at[target] = pod
 	}
-	w.check("after the timeout", w.unbound(t.Context(), netip.AddrPortFrom(s.cluster4, httpPort), 3*seconds*time.Second))
+	other := podBeside(slices.Collect(maps.Values(at)))
+	everybody := s.get().Spec.Selector
+	s.change(func(s *corev1.Service) { s.Spec.Selector = map[string]string{nameLabel: other} })
+	w.leadsTo("one pod is left", httpPort, addrs(s.cluster4, s.cluster6), other)
+	s.change(func(s *corev1.Service) { s.Spec.Selector = everybody })
+	for target := range at {
+		w.check("others are back", w.remains(t.Context(), target, other, seconds/2*time.Second))
+	}
+	time.Sleep((seconds + 2) * time.Second)
+	for target, pod := range at {
+		got, err := w.bound(t.Context(), target)
+		if err == nil && got != pod {
+			err = fmt.Errorf("%s leads to %s, want %s", target, got, pod)
+		}
+		w.check("after the timeout", err)
+	}
 	s.change(func(s *corev1.Service) {
 		s.Spec.SessionAffinity, s.Spec.SessionAffinityConfig = corev1.ServiceAffinityNone, nil
 	})
 	w.leadsTo("no affinity again", httpPort, addrs(s.cluster4, s.cluster6), a1, a2, b1)
 }
 
-// bound waits until one pod, whichever, answers everything.
-func (w *world) bound(ctx context.Context, target netip.AddrPort) error {
-	return await(ctx, patience, func() error {
-		first, err := ask(ctx, w.lab.Client, target, askBound)
+// podBeside is a pod that is none of these two.
+func podBeside(taken []string) string {
+	for _, p := range []string{a1, a2} {
+		if !slices.Contains(taken, p) {
+			return p
+		}
+	}
+	return b1
+}
+
+// bound waits until one pod, whichever, answers everything, and says which.
+func (w *world) bound(ctx context.Context, target netip.AddrPort) (string, error) {
+	var first answer
+	err := await(ctx, patience, func() (err error) {
+		first, err = ask(ctx, w.lab.Client, target, askBound)
 		if err != nil {
 			return err
 		}
@@ -315,27 +349,18 @@ func (w *world) bound(ctx context.Context, target netip.AddrPort) error {
 		}
 		return nil
 	})
+	return first.pod, err
 }
 
-// unbound waits until a client that comes back after a while is sent to another
-// pod, which happens two times out of three.
-func (w *world) unbound(ctx context.Context, target netip.AddrPort, while time.Duration) error {
-	last, err := ask(ctx, w.lab.Client, target, askBound)
-	asked := time.Now()
-	if err != nil {
-		return err
+// remains checks that a pod answers everything for a while.
+func (w *world) remains(ctx context.Context, target netip.AddrPort, pod string, while time.Duration) error {
+	for end := time.Now().Add(while); time.Now().Before(end); {
+		got, err := ask(ctx, w.lab.Client, target, askBound)
+		if err != nil || got.pod != pod {
+			return fmt.Errorf("%s leads to %s, want %s: %v", target, got.pod, pod, err)
+		}
 	}
-	return await(ctx, patience, func() error {
-		if time.Since(asked) < while {
-			return fmt.Errorf("%s still leads to %s", target, last.pod)
-		}
-		next, err := ask(ctx, w.lab.Client, target, askBound)
-		asked = time.Now()
-		if err == nil && next.pod == last.pod {
-			err = fmt.Errorf("%s leads to %s again", target, last.pod)
-		}
-		return err
-	})
+	return nil
 }
 
 func TestSourceRangesDecideWhoReachesALoadBalancer(t *testing.T) {

@@ -1,12 +1,14 @@
 package datapath
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/ebb-lb/ebb/maps"
+	"github.com/ebb-lb/ebb/tests/packet"
 	"github.com/ebb-lb/ebb/tests/rig"
 )
 
@@ -27,17 +29,33 @@ func newSticky(c *conversation) *sticky {
 	return s
 }
 
-// dial begins a connection from another port and returns where it went.
+// dial begins a connection from another port, finishes its handshake, and returns
+// where it went.
 func (s *sticky) dial() netip.Addr {
 	s.t.Helper()
+	c := s.knock()
+	c.reply(opening(s.proto)|packet.ACK, "")
+	c.forward(packet.ACK, "")
+	return c.backend.Addr()
+}
+
+// knock sends the first packet of a connection from another port only.
+func (s *sticky) knock() *conversation {
+	s.t.Helper()
 	s.next++
-	in := s.spec(withPort(s.f.client, 42000+s.next), s.f.vip, opening(s.proto), "")
-	got := s.run(s.hook, in)
-	to := destination(got.Frame)
-	if !slices.Contains(s.addrs, netip.AddrPortFrom(to, s.backend.Port())) {
-		s.t.Fatalf("%s, and the frame went to %s, which is no backend", got.Verdict, to)
+	c := s.another(withPort(s.f.client, 42000+s.next))
+	in := c.first()
+	got := c.run(c.hook, in)
+	c.backend = netip.AddrPortFrom(destination(got.Frame), s.backend.Port())
+	if !slices.Contains(s.addrs, c.backend) {
+		s.t.Fatalf("%s, and the frame went to %s, which is no backend", got.Verdict, c.backend)
 	}
-	return to
+	if c.local {
+		c.lent = binary.BigEndian.Uint16(got.Frame[in.L4():])
+	} else {
+		c.snat = sourcePort(c.t, got.Frame, in)
+	}
+	return c
 }
 
 // destination is the address a frame without tags is for.
@@ -142,24 +160,21 @@ func TestAffinityIsPerServicePortWhateverTheFrontend(t *testing.T) {
 func TestEachNewConnectionRenewsAffinityUntilItExpires(t *testing.T) {
 	t.Parallel()
 	everySticky(t, func(s *sticky) {
-		s.stays(s.dial())
+		at := s.dial()
+		s.stays(at)
 		now := s.remembered().Used
+		s.rotate()
 		s.used(stickyFor - 10*time.Second)
-		s.dial()
+		s.stays(at)
 		if used := s.remembered().Used; used < now {
 			s.t.Errorf("last used at %s, want at least %s", used, now)
 		}
 		s.used(stickyFor)
-		moved := false
-		for range 64 {
-			before := s.remembered().Backend
-			s.dial()
-			moved = moved || s.remembered().Backend != before
-			s.used(stickyFor)
+		moved := s.dial()
+		if moved == at {
+			s.t.Errorf("an expired client came to %s, where the table does not lead any more", at)
 		}
-		if !moved {
-			s.t.Error("an expired client came to the same backend 64 times")
-		}
+		s.stays(moved)
 	})
 }
 
@@ -185,6 +200,21 @@ func TestAClientLeavesABackendThatIsNoCandidateAnyMore(t *testing.T) {
 			})
 		})
 	}
+}
+
+// rotate makes the table lead every client to another backend.
+func (s *sticky) rotate() {
+	s.t.Helper()
+	s.putService(func(v *maps.Service) {
+		slots, err := s.r.Set.Slots().Read(v.Cluster)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		slots = append(slots[1:], slots[0])
+		if err := s.r.Set.Slots().Write(v.Cluster, slots); err != nil {
+			s.t.Fatal(err)
+		}
+	})
 }
 
 // without takes a backend out of the table, as the agent does.
@@ -227,6 +257,81 @@ func TestAClientThatMayNotComeInIsNotRemembered(t *testing.T) {
 		})
 		if err != nil {
 			s.t.Fatal(err)
+		}
+	})
+}
+
+// The map is for clients that are there: whoever spoofs addresses fills it with
+// nobody's.
+func TestSpoofedFirstPacketsEvictNobodysAffinity(t *testing.T) {
+	t.Parallel()
+	everySticky(t, func(s *sticky) {
+		at := s.dial()
+		s.hear(s.f.crowd(many(5<<10)), said{flags: opening(s.proto)}, said{flags: packet.ACK, edit: blind})
+		s.r.ResetFlows(s.t) // the crowd holds the ports
+		err := s.r.Set.Affinity().Each(func(k maps.AffinityKey, _ maps.Affinity) bool {
+			if k != s.key() {
+				s.t.Errorf("%v is remembered", k)
+			}
+			return k == s.key()
+		})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.stays(at)
+	})
+}
+
+// The first packet says where; that it is kept says who goes on.
+func TestAClientIsRememberedOnceItsConnectionIsEstablished(t *testing.T) {
+	t.Parallel()
+	everySticky(t, func(s *sticky) {
+		c := s.knock()
+		if n := s.affinities(); n != 0 {
+			s.t.Errorf("%d clients are remembered before anybody has answered", n)
+		}
+		c.reply(opening(s.proto)|packet.ACK, "")
+		if n := s.affinities(); n != 0 && s.proto != maps.UDP { // many datagrams are the only one
+			s.t.Errorf("%d clients are remembered before the handshake is finished", n)
+		}
+		c.forward(packet.ACK, "")
+		s.stays(c.backend.Addr())
+	})
+}
+
+func (s *sticky) affinities() (n int) {
+	s.t.Helper()
+	err := s.r.Set.Affinity().Each(func(maps.AffinityKey, maps.Affinity) bool { n++; return true })
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// Connections of one client may come in by several nodes (ECMP), which do not know of
+// each other: the first choice is by the client's address alone.
+func TestNodesWithEqualTablesChooseAlike(t *testing.T) {
+	t.Parallel()
+	a, b := lend(t), lend(t)
+	everyCase(t, a, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+		b.Reset(t)
+		before := f
+		before.vip = withPort(f.vip, 8443)
+		newConversation(t, b, hook, before, proto, local).serve() // so that numbers differ
+		one, other := newSticky(newConversation(t, a, hook, f, proto, local)), newSticky(newConversation(t, b, hook, f, proto, local))
+		other.next = 1000
+		used := make(map[netip.Addr]bool)
+		for range 16 {
+			client := withAddr(one.f.client, one.f.client.Addr().Next())
+			one.f.client, other.f.client = client, client
+			at := one.knock().backend.Addr()
+			used[at] = true
+			if got := other.knock().backend.Addr(); got != at {
+				t.Errorf("%s: one node sends to %s, another to %s", client.Addr(), at, got)
+			}
+		}
+		if len(used) < 2 {
+			t.Errorf("all clients went to %v", used)
 		}
 	})
 }

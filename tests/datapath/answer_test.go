@@ -113,3 +113,48 @@ func (c *conversation) lateReply() {
 		c.t.Fatalf("got %s and %s, want %s and %s", got.Action, got.Verdict, rig.Drop, maps.VerdictLateAnswer)
 	}
 }
+
+// The table changed between two SYNs; what the first backend says about the one it
+// got does not concern the other.
+func TestARefusalOfABackendTheClientHasLeftIsNotHeard(t *testing.T) {
+	t.Parallel()
+	r := lend(t)
+	everyConnection(t, r, func(first *conversation) {
+		first.forward(packet.SYN, "")
+		second := first.succeed()
+		second.forward(packet.SYN, "")
+		for range 2 {
+			got := first.backendSays(first.replyOf(packet.RST|packet.ACK, ""))
+			wantOutcome(first.t, got, rig.Drop, maps.VerdictLateAnswer)
+		}
+		second.reply(packet.SYN|packet.ACK, "")
+		got := first.backendSays(first.replyOf(packet.RST|packet.ACK, ""))
+		wantOutcome(first.t, got, rig.Drop, maps.VerdictLateAnswer)
+		second.forward(packet.ACK, "")
+		got = first.backendSays(first.replyOf(packet.RST|packet.ACK, ""))
+		if got.Verdict == maps.VerdictReplyLocal || got.Verdict == maps.VerdictReplyRemote {
+			first.t.Errorf("the late refusal: %s", got.Verdict)
+		}
+		second.goOn()
+		second.wantState(established)
+		second.wantConnections(1, 0)
+		first.wantConnections(0, 0)
+	})
+}
+
+// The one it is with by now is heard.
+func TestARefusalOfTheBackendTheClientCameToLastIsHeard(t *testing.T) {
+	t.Parallel()
+	r := lend(t)
+	everyConnection(t, r, func(first *conversation) {
+		first.forward(packet.SYN, "")
+		second := first.succeed()
+		second.forward(packet.SYN, "")
+		second.reply(packet.RST|packet.ACK, "")
+		third := second.succeed()
+		third.backend = otherBackend(second.backend)
+		third.begin()
+		third.goOn()
+		third.wantConnections(1, 0)
+	})
+}

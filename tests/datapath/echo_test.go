@@ -45,7 +45,7 @@ func TestOtherPingsPass(t *testing.T) {
 		flags maps.AddressFlags
 		edit  func(c *conversation, s *packet.Spec, frame []byte) []byte
 	}{
-		{name: "it is not asked for", flags: maps.AddressExternal},
+		{name: "it is not asked for", flags: maps.AddressExternal | maps.AddressNode},
 		{name: "an unknown address", echo: true},
 		{name: "an address of the node only", echo: true, flags: maps.AddressNode},
 		{name: "an answer", echo: true, flags: maps.AddressExternal, edit: func(_ *conversation, s *packet.Spec, f []byte) []byte {
@@ -64,7 +64,7 @@ func TestOtherPingsPass(t *testing.T) {
 			}
 			return protocol(fragment)(*s, f)
 		}},
-		{name: "with options", echo: true, flags: maps.AddressExternal, edit: func(c *conversation, s *packet.Spec, _ []byte) []byte {
+		{name: "with options", echo: true, flags: maps.AddressExternal | maps.AddressNode, edit: func(c *conversation, s *packet.Spec, _ []byte) []byte {
 			s.IPOptions, s.HopByHop = []byte{7, 8, 4, 0, 0, 0, 0, 0}, true
 			return pinging(*s)(c.t)
 		}},

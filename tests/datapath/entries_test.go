@@ -149,14 +149,17 @@ func (c *conversation) closeByFIN() {
 	c.forward(packet.ACK, "")
 }
 
-// begin opens the flow: a handshake, or a datagram.
+// begin opens the flow: a handshake, or as many datagrams as prove that there
+// are two who talk to each other.
 func (c *conversation) begin() {
 	c.t.Helper()
-	if c.proto == maps.UDP {
-		c.forward(0, "first")
+	if c.proto != maps.UDP {
+		c.handshake()
 		return
 	}
-	c.handshake()
+	c.forward(0, "first")
+	c.reply(0, "second")
+	c.forward(0, "third")
 }
 
 // goOn exchanges data in both directions.

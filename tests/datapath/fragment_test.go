@@ -58,9 +58,10 @@ func TestAFlowMayBeginWithFragments(t *testing.T) {
 			}
 			c.snat = sourcePort(c.t, got.Frame, spec)
 		}
-		c.wantConnections(1, 0)
-		c.travelAll(c.forwardPieces(fragmentID))
+		c.wantState(halfOpen)
 		c.travelAll(c.replyPieces(fragmentID))
+		c.travelAll(c.forwardPieces(fragmentID))
+		c.wantState(established)
 		c.goOn()
 		c.wantConnections(1, 0)
 	})
@@ -223,7 +224,7 @@ func TestFragmentsThatAreNobodysFlow(t *testing.T) {
 	}{
 		"to a stranger":                  {0, untouched, untouched},
 		"to a port of the node's":        {maps.AddressNode, outcome{rig.Pass, maps.VerdictNotService}, untouched},
-		"to another port of an external": {maps.AddressExternal, outcome{rig.Pass, maps.VerdictNotService}, untouched},
+		"to another port of an external": {maps.AddressExternal | maps.AddressNode, outcome{rig.Pass, maps.VerdictNotService}, untouched},
 		"to no port of a ClusterIP":      {maps.AddressClusterIP, outcome{rig.Sent, maps.VerdictNoPort}, outcome{rig.Drop, maps.VerdictFragmentUnknown}},
 	}
 	r := lend(t)
@@ -350,6 +351,9 @@ func TestFragmentsThatCannotBeSentOn(t *testing.T) {
 				out, err := in.Fragments(fragmentID, (len(in.Payload)/3+7)&^7)
 				if err != nil {
 					c.t.Fatal(err)
+				}
+				for _, piece := range out {
+					dontFragment(piece)
 				}
 				first := send(c.t, r, c.wayIn(), out[0], rig.Context{})
 				if first.Verdict != tc.verdict || c.f.client.Addr().Is4() && first.Action != rig.Sent {

@@ -49,6 +49,7 @@ func lendWith(t *testing.T, cfg rig.Config) *rig.Rig {
 			return
 		}
 		r.Reset(t)
+		r.ForgetGuests(t)
 		idle.Lock()
 		defer idle.Unlock()
 		idle.rigs[cfg] = append(idle.rigs[cfg], r)

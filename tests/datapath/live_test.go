@@ -1,37 +1,42 @@
 package datapath
 
 import (
-	"context"
-	"net/netip"
+	"slices"
 	"testing"
 
-	"github.com/ebb-lb/ebb/agent/flows"
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/ebb-lb/ebb/maps"
 	"github.com/ebb-lb/ebb/tests/packet"
 )
 
-// live is how many connections the agent finds at the backend of c.
-func (c *conversation) live() int {
+// live is how many connections of the backend of c are established.
+func (c *conversation) live() (n int) {
 	c.t.Helper()
-	collector := flows.Collector{
-		Flows: c.r.Set.Flows(), HalfOpen: c.r.Set.HalfOpen(),
-		Clock: c.r.Clock, Timeouts: flows.DefaultTimeouts(),
-	}
-	report, err := collector.Collect(context.Background())
+	err := c.r.Set.Flows().Each(func(_ maps.FlowKey, f maps.Flow) bool {
+		if f.Backend == c.id && f.Flags&maps.FlowReverse == 0 {
+			n++
+		}
+		return true
+	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return report.Live[flows.Owner{ID: c.id, Generation: 1}]
+	return n
 }
 
+// wantLive checks how many there are, and that the datapath has counted them.
 func (c *conversation) wantLive(n int) {
 	c.t.Helper()
 	if got := c.live(); got != n {
 		c.t.Fatalf("%d live connections, want %d", got, n)
 	}
+	if done := c.counts(); done.Opened-done.Closed != uint64(n) {
+		c.t.Fatalf("%d connections opened and %d closed, want %d live", done.Opened, done.Closed, n)
+	}
 }
 
-func TestTheAgentCountsWhatIsLive(t *testing.T) {
+func TestLiveCountsAreExactWhateverHappens(t *testing.T) {
 	t.Parallel()
 	r := lend(t)
 	everyConversation(t, r, maps.TCP, func(c *conversation) {
@@ -87,25 +92,65 @@ func TestAFloodOfSYNsIsNotLive(t *testing.T) {
 	})
 }
 
-// More flows than there is room for: what is counted live is what is there.
-func TestEvictedFlowsAreNotLive(t *testing.T) {
+func TestAFloodOfDatagramsIsNotLive(t *testing.T) {
 	t.Parallel()
-	room := int(small.Sizes.Flows)
 	r := lendWith(t, small)
 	everyConversation(t, r, maps.UDP, func(c *conversation) {
 		if !c.local {
 			return
 		}
-		frames := make([][]byte, 2*room)
-		addr := c.f.client.Addr()
-		for i := range frames {
-			addr = addr.Next()
-			frames[i] = frame(c.t, c.spec(netip.AddrPortFrom(addr, 5000), c.f.vip, 0, ""))
+		c.begin()
+		crowd := c.f.crowd(2 * int(small.Sizes.Flows))
+		verdicts := c.hear(crowd, said{}, said{byBackend: true})
+		if verdicts[maps.VerdictToLocal] != uint64(len(crowd)) || verdicts[maps.VerdictReplyLocal] != uint64(len(crowd)) {
+			c.t.Errorf("verdicts %v", verdicts)
 		}
-		c.wantFlood(frames, maps.VerdictToLocal)
-		c.wantConnections(uint64(2*room), 0)
-		if n := c.live(); n == 0 || n > room {
-			t.Errorf("%d live flows in %d entries", n, room)
+		c.wantLive(1)
+	})
+}
+
+// Silence ends a flow, too; the datapath says when.
+func TestFlowsThatAreSilentForTooLongAreCollectedAndNotLive(t *testing.T) {
+	t.Parallel()
+	r := lend(t)
+	for name, claimant := range claimants {
+		t.Run(name, func(t *testing.T) {
+			everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
+				if !slices.Contains(claimant.protos, proto) || claimant.kept == 0 {
+					return
+				}
+				c := newConversation(t, r, hook, f, proto, local).serve()
+				claimant.leave(c)
+				before := c.found()
+				r.Age(t, ticks(r, claimant.kept))
+				r.Collect(t)
+				if d := cmp.Diff(before, c.found(), cmp.AllowUnexported(entries{})); d != "" {
+					t.Fatalf("%d s later:\n%s", claimant.kept, d)
+				}
+				r.Age(t, ticks(r, claimant.gone-claimant.kept)+1)
+				r.Collect(t)
+				c.wantState(unknown)
+				c.wantLive(0)
+			})
+		})
+	}
+}
+
+// One direction is enough, whichever it is.
+func TestAFlowThatIsHeardInOneDirectionIsNotCollected(t *testing.T) {
+	t.Parallel()
+	r := lend(t)
+	everyTalk(t, r, func(c *conversation) {
+		c.stream()
+		for _, speak := range []func(){func() { c.forward(packet.ACK, "x") }, func() { c.reply(packet.ACK, "y") }} {
+			for range 3 {
+				r.Age(c.t, ticks(r, timeouts[c.proto]*3/4))
+				speak()
+				r.Collect(c.t)
+				c.wantState(established)
+			}
 		}
+		c.wantLive(1)
+		c.goOn()
 	})
 }

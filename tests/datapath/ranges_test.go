@@ -103,34 +103,3 @@ func TestARestrictedServiceTakesNobodyOverMidway(t *testing.T) {
 		c.wantVerdict(packet.ACK, rig.Drop, maps.VerdictSourceRange)
 	})
 }
-
-// With externalTrafficPolicy Local a pod reaches all endpoints, others those of
-// this node.
-func TestAPodIsNotBoundByThePolicyForStrangers(t *testing.T) {
-	t.Parallel()
-	r := lend(t)
-	for name, bits := range map[string]int{"a stranger": 0, "a pod": 24} {
-		t.Run(name, func(t *testing.T) {
-			everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
-				if hook == maps.HookPodIngress {
-					return // TestAtItsLinkAPodIsKnownWithoutItsRange
-				}
-				pods := around(f.client.Addr().Next(), f.client.Addr().BitLen())
-				if bits > 0 {
-					pods = around(f.client.Addr(), bits)
-				}
-				if err := r.Set.PodCIDRs().Put(pods); err != nil {
-					t.Fatal(err)
-				}
-				c := newConversation(t, r, hook, f, proto, local).serve()
-				c.putService(func(s *maps.Service) { s.ExternalLocal, s.Local = true, maps.Table{} })
-				if bits == 0 {
-					c.wantVerdict(opening(proto), rig.Drop, maps.VerdictNoBackend)
-					return
-				}
-				c.begin()
-				c.goOn()
-			})
-		})
-	}
-}

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -18,6 +19,9 @@ const (
 	unknownNet    = "4" // the neighbour is not known
 	prohibitedNet = "5"
 	secondNet     = "6" // by the second device
+
+	unreachableNet = "7"
+	blackholeNet   = "8"
 )
 
 // in moves the remote backend of the cast to another network.
@@ -25,6 +29,12 @@ func (f family) in(network string) family {
 	addr := strings.Replace(f.remote.Addr().String(), "244.2.", "244."+network+".", 1)
 	addr = strings.Replace(addr, "244:2:", "244:"+network+":", 1)
 	f.remote = withAddr(f.remote, netip.MustParseAddr(addr))
+	if network == secondNet {
+		f.node = rig.Second4
+		if f.client.Addr().Is6() {
+			f.node = rig.Second6
+		}
+	}
 	return f
 }
 
@@ -171,8 +181,9 @@ func TestAPacketTooBigForTheWayIsAnswered(t *testing.T) {
 
 // fill is the payload that makes a packet like s so many bytes long.
 func (c *conversation) fill(s packet.Spec, bytes int) []byte {
-	header := map[maps.Proto]int{maps.TCP: 20, maps.UDP: 8, maps.SCTP: 16}
-	return make([]byte, bytes-(s.L4()-s.L3())-header[s.Proto])
+	c.t.Helper()
+	s.Payload = make([]byte, 100) // a frame is filled up to 60
+	return make([]byte, bytes-(len(frame(c.t, s))-s.L3()-len(s.Payload)))
 }
 
 // A packet that stands for several is rewritten once, and each of the several
@@ -267,17 +278,66 @@ func TestWithANeighbourNobodyKnowsThePacketGoesTheSlowWay(t *testing.T) {
 	})
 }
 
-func TestWithoutARouteThePacketIsDropped(t *testing.T) {
+// As the kernel does (RFC 1812, 4.3.3.1 and 5.2.7.1; RFC 4443, 3.1).
+func TestWithoutARouteTheSenderIsTold(t *testing.T) {
 	t.Parallel()
 	r := lend(t)
-	everyRemote(t, r, prohibitedNet, func(c *conversation) {
-		for range 2 {
-			if c.onXDP() {
-				wantOutcome(c.t, c.run(c.hook, c.first()), rig.Pass, maps.VerdictLeftToTC)
-			} else {
-				wantOutcome(c.t, c.run(c.hook, c.first()), rig.Drop, maps.VerdictNoRoute)
+	for network, code := range map[string][2]uint8{
+		prohibitedNet:  {13, 1},
+		unreachableNet: {1, 0},
+	} {
+		everyRemote(t, r, network, func(c *conversation) {
+			for range 2 {
+				c.wantAnswer(plain(c.first()), maps.VerdictNoRoute, func(frame []byte) ([]byte, error) {
+					return packet.Unreachable(frame, code[0], code[1])
+				})
 			}
+		})
+	}
+}
+
+func TestABlackHoleTellsNobody(t *testing.T) {
+	t.Parallel()
+	r := lend(t)
+	everyRemote(t, r, blackholeNet, func(c *conversation) {
+		if !c.onXDP() {
+			wantOutcome(c.t, c.run(c.hook, c.first()), rig.Drop, maps.VerdictNoRoute)
 		}
+	})
+}
+
+// The kernel gives up after three seconds; it is asked again now and then.
+func TestTheSenderIsToldThatTheNeighbourIsDead(t *testing.T) {
+	t.Parallel()
+	r := lend(t)
+	everyRemote(t, r, unknownNet, func(c *conversation) {
+		if c.onXDP() {
+			return
+		}
+		dead := func() {
+			c.t.Helper()
+			c.wantAnswer(plain(c.first()), maps.VerdictNoRoute, func(frame []byte) ([]byte, error) {
+				return packet.Unreachable(frame, 1, 3)
+			})
+		}
+		sent := func() {
+			c.t.Helper()
+			wantOutcome(c.t, c.run(c.hook, c.first()), rig.Sent, maps.VerdictToRemote)
+		}
+		c.r.Reset(c.t)
+		c.serve()
+		sent()
+		c.r.AgeUnresolved(c.t, 1, false)
+		sent()
+		c.r.AgeUnresolved(c.t, 2, false)
+		dead()
+		dead()
+		c.r.AgeUnresolved(c.t, 4, true)
+		sent()
+		dead()
+		c.r.AgeUnresolved(c.t, 17, true) // nobody has sent there for so long
+		sent()
+		sent()
 	})
 }
 
@@ -287,11 +347,11 @@ func TestWithoutANodeAddressOfItsFamilyAPacketHasNoRoute(t *testing.T) {
 	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
-		other := maps.Runtime{SNAT4: rig.Node4}
+		other, uplink := maps.Runtime{SNAT4: rig.Node4}, maps.Device{Away: true, SNAT4: rig.Node4}
 		if f.client.Addr().Is4() {
-			other = maps.Runtime{SNAT6: rig.Node6}
+			other, uplink = maps.Runtime{SNAT6: rig.Node6}, maps.Device{Away: true, SNAT6: rig.Node6}
 		}
-		if err := r.Set.Runtime().Put(other); err != nil {
+		if err := errors.Join(r.Set.Runtime().Put(other), r.Set.Devices().Put(r.World.Uplink, uplink)); err != nil {
 			t.Fatal(err)
 		}
 		if !local {
@@ -311,6 +371,10 @@ func TestAReplyToTheNodeItselfGoesUpTheStack(t *testing.T) {
 		client := rig.Second4
 		if c.f.client.Addr().Is6() {
 			client = rig.Second6
+		}
+		// It has just got the address: programs do not know it yet.
+		if err := r.Set.Addresses(maps.NodeAddress).Delete(client); err != nil {
+			c.t.Fatal(err)
 		}
 		c.f.client = withAddr(c.f.client, client)
 		c.forward(opening(c.proto), "")

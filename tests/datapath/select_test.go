@@ -68,7 +68,7 @@ func TestOnlyExternalLocalUsesTheLocalTable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 				if hook == maps.HookPodIngress {
-					return // TestAtItsLinkAPodIsKnownWithoutItsRange
+					return // TestAtItsLinkAPodIsNotBoundByTheExternalPolicy
 				}
 				// The table not in use names a backend of the other place.
 				other := newConversation(t, r, hook, f, proto, !local)
@@ -95,7 +95,7 @@ func TestAnEmptyLocalTableDropsThoughTheClusterHasBackends(t *testing.T) {
 	r := lend(t)
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		if hook == maps.HookPodIngress {
-			return // TestAtItsLinkAPodIsKnownWithoutItsRange
+			return // TestAtItsLinkAPodIsNotBoundByTheExternalPolicy
 		}
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		c.putService(func(s *maps.Service) { s.ExternalLocal, s.Local = true, maps.Table{} })

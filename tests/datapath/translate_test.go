@@ -89,7 +89,6 @@ func TestHeadersThatMoveThePorts(t *testing.T) {
 		"one IPv6 extension header":    {func(s *packet.Spec) { s.HopByHop = true }, 1, true},
 		"three IPv6 extension headers": {func(s *packet.Spec) { s.HopByHop, s.DstOptions = true, 2 }, 1, true},
 		"a VLAN tag":                   {func(s *packet.Spec) { s.VLANs = []uint16{rig.VLAN} }, -1, false},
-		"two VLAN tags":                {func(s *packet.Spec) { s.VLANs = []uint16{7, rig.VLAN} }, -1, false},
 	}
 	t.Parallel()
 	r := lend(t)

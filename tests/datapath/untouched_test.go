@@ -219,25 +219,29 @@ func TestWhatIsNoServicesPassesUntouched(t *testing.T) {
 	everyCase(t, r, func(t *testing.T, hook maps.Hook, f family, proto maps.Proto, local bool) {
 		c := newConversation(t, r, hook, f, proto, local).serve()
 		otherPort := withPort(f.vip, f.vip.Port()+1)
-		strangers := map[string]packet.Spec{
-			"another port":    c.spec(f.client, otherPort, opening(proto), ""),
-			"another address": c.spec(f.client, otherVIP(f), opening(proto), ""),
-			"a backend":       c.spec(f.client, c.backend, opening(proto), ""),
-			"from a backend":  c.spec(c.backend, f.client, packet.ACK, ""),
-			"the node":        c.spec(f.client, withAddr(f.client, f.node), packet.ACK, ""),
+		type stranger struct {
+			name string
+			in   packet.Spec
+		}
+		strangers := []stranger{
+			{"another port", c.spec(f.client, otherPort, opening(proto), "")},
+			{"another address", c.spec(f.client, otherVIP(f), opening(proto), "")},
+			{"a backend", c.spec(f.client, c.backend, opening(proto), "")},
+			{"from a backend", c.spec(c.backend, f.client, packet.ACK, "")},
+			{"the node", c.spec(f.client, withAddr(f.client, f.node), packet.ACK, "")},
 		}
 		for _, other := range protos {
 			if other == proto {
 				continue
 			}
-			stranger := newConversation(t, r, hook, f, other, local)
-			strangers["its port of "+other.String()] = stranger.first()
+			its := newConversation(t, r, hook, f, other, local)
+			strangers = append(strangers, stranger{"its port of " + other.String(), its.first()})
 		}
-		for name, in := range strangers {
+		for _, s := range strangers {
 			for _, h := range allHooks {
-				got := send(t, r, h, frame(t, in), rig.Context{})
+				got := send(t, r, h, frame(t, s.in), rig.Context{})
 				if got.Verdict != maps.VerdictNotService {
-					t.Errorf("%s at %s: %s", name, h, got.Verdict)
+					t.Errorf("%s at %s: %s", s.name, h, got.Verdict)
 				}
 			}
 		}

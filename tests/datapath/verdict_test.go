@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/ebb-lb/ebb/maps"
@@ -96,7 +97,7 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 	maps.VerdictRejectLimited: func(c *conversation) rig.Result {
 		c.r = lendWith(c.t, oneASecond)
 		c.serve().abandon()
-		_, limited := c.untilLimited()
+		_, limited := c.untilLimited(c.first())
 		return limited
 	},
 	maps.VerdictEcho: func(c *conversation) rig.Result {
@@ -106,6 +107,33 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 	maps.VerdictSourceRange: func(c *conversation) rig.Result {
 		c.putService(func(s *maps.Service) { s.Restricted = true })
 		return c.run(c.hook, c.first())
+	},
+	maps.VerdictMapFull: func(c *conversation) rig.Result {
+		c.r = lendWith(c.t, tiny)
+		c.serve().crammed()
+		c.f = withClient(c.f, 60000)
+		return c.run(c.hook, c.first())
+	},
+	maps.VerdictSNATUnknown: func(c *conversation) rig.Result {
+		c.handshake()
+		c.forget()
+		return c.run(c.hook, c.replyOf(packet.ACK, ""))
+	},
+	maps.VerdictBackendAstray: func(c *conversation) rig.Result {
+		c = c.place(true)
+		c.handshake()
+		c.forget()
+		return c.run(c.backHook(), c.replyOf(packet.ACK, ""))
+	},
+	maps.VerdictNotOurs: func(c *conversation) rig.Result {
+		in := c.first()
+		in.DstMAC = rig.OtherMAC
+		return c.run(c.hook, in)
+	},
+	maps.VerdictMartian: func(c *conversation) rig.Result {
+		in := c.first()
+		in.Src = netip.MustParseAddrPort("127.0.0.1:4000")
+		return c.run(c.hook, in)
 	},
 	maps.VerdictLateAnswer: func(c *conversation) rig.Result {
 		c = c.place(true)
@@ -141,12 +169,17 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 		in.Payload = c.fill(in, rig.SmallMTU+1)
 		return c.place(false).run(c.hook, in)
 	},
+	maps.VerdictFragmented: func(c *conversation) rig.Result {
+		c.f = c.f.in(narrowNet)
+		in := c.first()
+		in.MayFragment, in.Payload = true, c.fill(in, rig.SmallMTU+1)
+		return c.place(false).run(c.hook, in)
+	},
 }
 
 // unprovoked are the verdicts no packet can bring about, and why.
 var unprovoked = map[maps.Verdict]string{
 	maps.VerdictNone:          "is the absence of one, and never counted",
-	maps.VerdictMapFull:       "flows and half_open evict instead of refusing; only a CPU out of free nodes and of luck is refused",
 	maps.VerdictRewriteFailed: "the kernel refuses only what it has no memory for",
 }
 

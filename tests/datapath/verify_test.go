@@ -13,6 +13,7 @@ import (
 func TestEveryProgramPassesTheVerifier(t *testing.T) {
 	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
 		"layout": bpf.LoadLayout, "xdp": bpf.LoadXDP, "tc": bpf.LoadTC, "pod": bpf.LoadPod, "clock": bpf.LoadClock, "sock": bpf.LoadSock,
+		"tc without Ethernet": loadBare,
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec, err := load()
@@ -34,4 +35,13 @@ func TestEveryProgramPassesTheVerifier(t *testing.T) {
 			}
 		})
 	}
+}
+
+// loadBare is what devices without an Ethernet header get.
+func loadBare() (*ebpf.CollectionSpec, error) {
+	spec, err := bpf.LoadTC()
+	if err != nil {
+		return nil, err
+	}
+	return spec, spec.Variables["cfg_no_ethernet"].Set(uint8(1))
 }

@@ -64,7 +64,7 @@ func reachable() map[maps.Hook][]maps.Verdict {
 		maps.VerdictExtHeaders, maps.VerdictNotService,
 	}
 	arriving := append(untouched[:len(untouched):len(untouched)], maps.VerdictToLocal, maps.VerdictToRemote,
-		maps.VerdictReplyRemote, maps.VerdictNoBackend, maps.VerdictNoFlow)
+		maps.VerdictReplyRemote, maps.VerdictNoBackend, maps.VerdictNoFlow, maps.VerdictNotOurs, maps.VerdictMartian)
 	arriving = arriving[:len(arriving):len(arriving)]
 	return map[maps.Hook][]maps.Verdict{
 		maps.HookXDP:       append(arriving, maps.VerdictLeftToTC),

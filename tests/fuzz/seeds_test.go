@@ -8,6 +8,7 @@ import (
 
 	"github.com/ebb-lb/ebb/maps"
 	"github.com/ebb-lb/ebb/tests/packet"
+	"github.com/ebb-lb/ebb/tests/rig"
 )
 
 // seeds are frames of every shape the parser tells apart.
@@ -22,6 +23,7 @@ func seeds(tb testing.TB) [][]byte {
 			for _, remote := range []bool{false, true} {
 				all = append(all, shapes(tb, f.dialogue(proto, strangerPort, remote))...)
 			}
+			all = append(all, strays(tb, f.dialogue(proto, strangerPort, true))...)
 		}
 	}
 	return slices.Concat(all, misshapen(tb), edges(tb))
@@ -54,6 +56,13 @@ func talk() []packet.Spec {
 	return all
 }
 
+func loopbackOf(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
+}
+
 // shapes are variants of the first packet of d.
 func shapes(tb testing.TB, d dialogue) [][]byte {
 	tb.Helper()
@@ -72,12 +81,39 @@ func shapes(tb testing.TB, d dialogue) [][]byte {
 		func(s *packet.Spec) { s.NoChecksum = s.Proto == maps.UDP },
 		func(s *packet.Spec) { s.Payload = nil },
 		func(s *packet.Spec) { s.Payload = make([]byte, 1600) },
+		func(s *packet.Spec) { s.DstMAC = rig.OtherMAC },
+		func(s *packet.Spec) { s.Src = netip.AddrPortFrom(loopbackOf(s.Src.Addr()), 1) },
 	} {
 		s := d.spec(false, packet.SYN)
 		edit(&s)
 		all = append(all, bytesOf(tb, s))
 	}
 	return append(all, wrong(tb, d)...)
+}
+
+// strays are packets in the middle of d, of which nothing is known.
+func strays(tb testing.TB, d dialogue) [][]byte {
+	tb.Helper()
+	var all [][]byte
+	for _, flags := range []packet.Flags{0, packet.ACK, packet.FIN, packet.FIN | packet.ACK, packet.RST} {
+		s := d.spec(false, flags)
+		all = append(all, bytesOf(tb, s), append(bytesOf(tb, s), 1, 2, 3))
+		s.IPOptions, s.HopByHop = []byte{7, 4, 4, 0}, true
+		all = append(all, bytesOf(tb, s))
+		s.VLANs = []uint16{100}
+		all = append(all, bytesOf(tb, s))
+	}
+	if d.proto != maps.SCTP {
+		return all
+	}
+	s := d.spec(false, packet.ACK)
+	for kind := packet.Chunk(0); kind < 16; kind++ {
+		for _, cause := range []string{"", "\x00\x03\x00\x04", "\x00\x06\x00\x04"} {
+			s.Chunk, s.Payload = kind, []byte(cause)
+			all = append(all, bytesOf(tb, s))
+		}
+	}
+	return all
 }
 
 // wrong are variants that no serializer makes; offsets are those of plain headers.

@@ -44,8 +44,10 @@ func (p *headers) association(frame []byte) uint32 {
 	segment := make([]byte, p.l3+p.total-p.l4)
 	copy(segment, frame[p.l4:])
 	copy(segment[p.check()-p.l4:], []byte{0, 0, 0, 0})
-	return crc32.Checksum(segment, crc32.MakeTable(crc32.Castagnoli))
+	return castagnoli(segment)
 }
+
+func castagnoli(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
 // settleAssociation writes the checksum of an SCTP packet that became frame, was
 // before: a right one is right again, a wrong one by as much wrong.

@@ -1,6 +1,7 @@
 package fuzz
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -17,14 +18,16 @@ type Expectation struct {
 	// PortAt is where the source port stands that the programs may choose; 0:
 	// there is nothing to choose.
 	PortAt int
-	// MayLeave: XDP may leave the packet to TC, once in a while.
-	MayLeave bool
 	// Ambiguous are checksums where 0 and 0xffff are both right.
 	Ambiguous []int
 	// Begins: the frame is the first of a connection.
 	Begins bool
 	// Neighbour: the MAC addresses may be left to the kernel's neighbour code.
 	Neighbour bool
+
+	// Also is what may become of it instead, unchanged: it depends on what the
+	// programs have seen before.
+	Also []maps.Verdict
 
 	frame []byte
 	port  func(uint16) []byte
@@ -40,6 +43,10 @@ func (e Expectation) Frame(port uint16) []byte {
 
 // Translate returns what must become of frame at hook of a node in World w.
 func Translate(frame []byte, hook maps.Hook, w *World) Expectation {
+	foreign := w.foreign(frame, hook)
+	if foreign && hook == maps.HookTCIngress {
+		return Expectation{Action: rig.Pass, Verdict: maps.VerdictNotOurs, frame: frame}
+	}
 	p, v := parse(frame)
 	if v == maps.VerdictFragment && hook != maps.HookXDP {
 		if first, ok := w.first(frame, hook); ok {
@@ -49,24 +56,78 @@ func Translate(frame []byte, hook maps.Hook, w *World) Expectation {
 	if v != maps.VerdictNone {
 		return Expectation{Action: rig.Pass, Verdict: v, frame: frame}
 	}
+	if foreign {
+		e := Expectation{Action: rig.Pass, Verdict: maps.VerdictNotOurs, frame: frame}
+		e.Also = []maps.Verdict{maps.VerdictNotService} // is not asked about
+		return e
+	}
 	f, known := w.flow(&p)
 	if known && !actsAt(f, hook) || !known && hook == maps.HookTCEgress {
-		return Expectation{Action: rig.Pass, Verdict: maps.VerdictNotService, frame: frame}
+		e := Expectation{Action: rig.Pass, Verdict: maps.VerdictNotService, frame: frame}
+		if !known && p.key.Proto != maps.UDP && w.sends(&p) {
+			e.Also = []maps.Verdict{maps.VerdictBackendAstray}
+		}
+		return e
 	}
 	if known && w.Answered[p.key] && packet.Flags(p.flags)&packet.SYN != 0 && f.Flags&maps.FlowRemote != 0 {
 		f.Src = netip.AddrPortFrom(f.Src.Addr(), 0) // claimed once more, perhaps another one
 	}
 	if !known {
-		if f, v = begin(&p, w); v != maps.VerdictNone {
-			return Expectation{Action: actionOf(v), Verdict: v, frame: frame}
+		f, v = begin(&p, w)
+		if v == maps.VerdictNoFlow {
+			return disown(frame, &p, hook)
+		}
+		if v != maps.VerdictNone {
+			e := Expectation{Action: actionOf(v), Verdict: v, frame: frame}
+			if v == maps.VerdictNotService && p.key.Dst.Addr() == w.node(&p) && w.sends(&p) {
+				e.Also = []maps.Verdict{maps.VerdictSNATUnknown}
+			}
+			return e
 		}
 	}
-	e := Expectation{Action: rig.Pass, Verdict: verdictOf(f), Begins: !known, Ambiguous: p.ambiguous(frame)}
+	e := Expectation{Action: rig.Pass, Verdict: verdictOf(f), Begins: !known && !p.ends(frame), Ambiguous: p.ambiguous(frame)}
+	if f.Flags&maps.FlowReverse != 0 && p.key.Proto != maps.UDP && packet.Flags(p.flags)&packet.SYN != 0 {
+		// In a handshake, an answer to another SYN or none.
+		e.Also = []maps.Verdict{maps.VerdictNotService, maps.VerdictBackendAstray, maps.VerdictSNATUnknown}
+	}
 	if f.Flags&maps.FlowRemote != 0 {
-		return route(e, frame, &p, f, hook, w)
+		also := e.Also
+		e = route(e, frame, &p, f, hook, w)
+		e.Also = also
+		return e
 	}
 	e.frame = rewrite(frame, &p, f)
 	return e
+}
+
+// foreign reports whether a frame that comes in is for another station. The kernel takes
+// tags out of frames before TC sees them; here it does not.
+func (w *World) foreign(frame []byte, hook maps.Hook) bool {
+	if hook == maps.HookTCEgress {
+		return false
+	}
+	if !bytes.Equal(frame[:6], w.NodeMAC) {
+		return true
+	}
+	const tagged, tags = 0x8100, 0x88a8
+	outer := binary.BigEndian.Uint16(frame[12:])
+	if hook == maps.HookTCIngress || outer != tagged && outer != tags {
+		return false
+	}
+	if outer == tags || len(frame) < etherLen+4 {
+		return true
+	}
+	inner, id := binary.BigEndian.Uint16(frame[etherLen+2:]), binary.BigEndian.Uint16(frame[etherLen:])&0xfff
+	return inner == tagged || inner == tags || id != 0 && id != rig.VLAN
+}
+
+// martian reports whether nobody beyond an uplink has this address.
+func martian(a netip.Addr) bool {
+	if a.Is4() {
+		first := a.As4()[0]
+		return first == 0 || first == 127 || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	}
+	return a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast()
 }
 
 // first reads a fragment that has ports, if they mean something here. Of later
@@ -96,6 +157,10 @@ func begin(p *headers, w *World) (maps.Flow, maps.Verdict) {
 	switch {
 	case !ok:
 		return maps.Flow{}, maps.VerdictNotService
+	case martian(p.key.Src.Addr()):
+		return maps.Flow{}, maps.VerdictMartian
+	case p.key.Proto != maps.UDP && packet.Flags(p.flags)&(packet.SYN|packet.ACK) == packet.SYN|packet.ACK:
+		return maps.Flow{}, maps.VerdictNoFlow // begins nothing
 	case b == Backend{}:
 		return maps.Flow{}, maps.VerdictNoBackend
 	case b.Local:
@@ -134,16 +199,17 @@ func route(e Expectation, frame []byte, p *headers, f maps.Flow, hook maps.Hook,
 	if expired {
 		return refuse(frame, p, maps.VerdictTTLExpired, 0)
 	}
+	if big && mayBeCut(frame, p) {
+		return cut(frame, p, w.MTU)
+	}
 	if big {
 		return refuse(frame, p, maps.VerdictTooBig, uint32(w.MTU))
 	}
 	e.Action = rig.Sent
 	e.Neighbour = hook != maps.HookXDP
-	e.MayLeave = hook == maps.HookXDP
 	e.frame = send(frame, p, f, w)
 	if f.Src.Port() == 0 {
 		e.PortAt = p.l4
-		e.MayLeave = false // only what goes on for a while is confirmed
 		e.port = func(port uint16) []byte {
 			f.Src = netip.AddrPortFrom(f.Src.Addr(), port)
 			return send(frame, p, f, w)
@@ -196,4 +262,19 @@ func rewrite(frame []byte, p *headers, f maps.Flow) []byte {
 		binary.BigEndian.PutUint16(out[p.check():], 0xffff)
 	}
 	return out
+}
+
+// mayBeGuest reports whether a frame is one of those that get another source port if
+// their backend is known to have flows, which is more than the reference knows: to no
+// Service, by a tuple that a flow has.
+func (w *World) mayBeGuest(frame []byte) bool {
+	p, v := parseFirst(frame)
+	if v != maps.VerdictNone {
+		return false
+	}
+	turned := p
+	turned.key.Src, turned.key.Dst = p.key.Dst, p.key.Src
+	f, known := w.flow(&turned)
+	_, itself := w.flow(&p)
+	return known && !itself && f.Flags&maps.FlowReverse != 0
 }

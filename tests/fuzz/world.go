@@ -6,11 +6,14 @@
 package fuzz
 
 import (
+	"encoding/binary"
 	stdmaps "maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/ebb-lb/ebb/maps"
+	"github.com/ebb-lb/ebb/tests/packet"
 )
 
 // World is what a node knows when a frame comes by.
@@ -49,8 +52,40 @@ func (w *World) Answer(in, out []byte, remote bool) ([]byte, *World) {
 	known := *w
 	known.Flows = stdmaps.Clone(w.Flows)
 	turned := maps.Flow{Src: after.key.Dst, Dst: after.key.Src}
+	out = after.acknowledge(out)
 	known.Flows[maps.FlowKey{Src: turned.Src, Dst: turned.Dst, Proto: after.key.Proto}] = f
 	return rewrite(out, &after, turned), &known
+}
+
+// acknowledge makes of a SYN or INIT what a backend answers to it, in the same
+// direction: a SYN-ACK of its number, an INIT ACK with its tag.
+func (p *headers) acknowledge(frame []byte) []byte {
+	out := slices.Clone(frame)
+	l4 := out[p.l4:]
+	switch {
+	case packet.Flags(p.flags)&(packet.SYN|packet.ACK) != packet.SYN:
+	case p.key.Proto == maps.TCP:
+		l4[13] |= byte(packet.ACK)
+		binary.BigEndian.PutUint32(l4[8:], binary.BigEndian.Uint32(l4[4:])+1)
+	case p.key.Proto == maps.SCTP:
+		l4[12] = byte(packet.InitAck)
+		var tag []byte
+		if len(l4) >= 20 {
+			tag = l4[16:20]
+		}
+		copy(l4[4:8], append(tag[:len(tag):len(tag)], 0, 0, 0, 0))
+	}
+	return out
+}
+
+// sends reports whether p is what a backend sends from its port.
+func (w *World) sends(p *headers) bool {
+	for fe, b := range w.Services {
+		if fe.Proto == p.key.Proto && b.Addr == p.key.Src {
+			return true
+		}
+	}
+	return false
 }
 
 // flow returns what is known of the connection p belongs to.

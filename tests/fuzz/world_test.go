@@ -88,7 +88,21 @@ func (d dialogue) halves() (keys [2]maps.FlowKey, flows [2]maps.Flow) {
 	flows[0] = maps.Flow{Src: d.source, Dst: d.backend, Flags: remote}
 	keys[1] = maps.FlowKey{Src: d.backend, Dst: d.source, Proto: d.proto}
 	flows[1] = maps.Flow{Src: d.vip, Dst: d.client, Flags: remote | maps.FlowReverse}
+	if !d.established {
+		for i := range flows { // what proves the next packet of each direction, see spec()
+			flows[i].Flags |= maps.FlowReplied
+			flows[i].Ack, flows[i].End = d.proof(), d.proof()
+		}
+	}
 	return keys, flows
+}
+
+// proof is the acknowledgement number or tag of the packets of d, see spec().
+func (d dialogue) proof() uint32 {
+	if d.proto == maps.SCTP {
+		return 1 + uint32(d.client.Port())
+	}
+	return 2000
 }
 
 // newWorld is what the reference knows of the fixed world.

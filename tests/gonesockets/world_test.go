@@ -201,7 +201,7 @@ func (w *world) put(s socket, proto maps.Proto, addr netip.AddrPort, id maps.Bac
 }
 
 func (w *world) closer(resetTCP bool) *sockets.Closer {
-	return sockets.New(w.set, resetTCP, slog.New(slog.DiscardHandler))
+	return sockets.New(w.set, resetTCP, nil, slog.New(slog.DiscardHandler))
 }
 
 // has reports whether the map has an entry of k.

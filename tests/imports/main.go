@@ -1,6 +1,6 @@
 // Command imports checks that imports run one way (docs/architecture.md):
 // cmd -> agent -> loader -> maps -> bpf, the pure packages of the agent do no
-// I/O, and client-go stays in its one place.
+// I/O, and client-go stays in its one place. The headers of bpf/ have layers, too.
 package main
 
 import (
@@ -40,6 +40,11 @@ func rules() []rule {
 
 func main() {
 	broken, err := check()
+	if err == nil {
+		var headers []string
+		headers, err = checkHeaders("bpf")
+		broken = append(broken, headers...)
+	}
 	for _, b := range broken {
 		fmt.Fprintln(os.Stderr, b)
 	}

@@ -101,9 +101,15 @@ func ownCgroup() (string, error) {
 		return "", err
 	}
 	for line := range strings.Lines(string(text)) {
-		if path, ok := strings.CutPrefix(line, "0::"); ok {
-			return strings.TrimSuffix(path, "\n"), nil
+		path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
+		if !ok {
+			continue
 		}
+		if path == "/.." || strings.HasPrefix(path, "/../") {
+			return "", fmt.Errorf("the control group of this process, %s, is outside its cgroup namespace: "+
+				"start it in one below the root of the namespace", path)
+		}
+		return path, nil
 	}
 	return "", errors.New("the kernel has no unified control groups (CONFIG_CGROUPS)")
 }

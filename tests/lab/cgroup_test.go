@@ -81,6 +81,35 @@ func TestControlGroupsGoWithTheLab(t *testing.T) {
 	}
 }
 
+func TestALabIsNotBuiltInAChroot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes mounts")
+	}
+	dir := t.TempDir()
+	got := make(chan error, 1)
+	onOwnThread(func() {
+		got <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+				return err
+			}
+			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+				return err
+			}
+			if err := unix.Mount("/", dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+				return err
+			}
+			if err := unix.Chroot(dir); err != nil {
+				return err
+			}
+			_, err := unshareMounts()
+			return err
+		}()
+	})
+	if err := <-got; !errors.Is(err, errChroot) {
+		t.Errorf("%v, want %v", err, errChroot)
+	}
+}
+
 // onMachine calls fn where the whole hierarchy is mounted at CgroupRoot.
 func onMachine(fn func()) error {
 	done := make(chan error, 1)

@@ -32,8 +32,14 @@ func TooBig(frame []byte, mtu uint16) ([]byte, error) {
 
 // PortUnreachable is the error that answers frame when nobody serves its port.
 func PortUnreachable(frame []byte) ([]byte, error) {
-	v4 := layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodePort)
-	v6 := layers.CreateICMPv6TypeCode(layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodePortUnreachable)
+	return Unreachable(frame, layers.ICMPv4CodePort, layers.ICMPv6CodePortUnreachable)
+}
+
+// Unreachable is the error of the type "destination unreachable" that answers
+// frame, with the code of its family.
+func Unreachable(frame []byte, code4, code6 uint8) ([]byte, error) {
+	v4 := layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, code4)
+	v6 := layers.CreateICMPv6TypeCode(layers.ICMPv6TypeDestinationUnreachable, code6)
 	return icmpError(frame, &layers.ICMPv4{TypeCode: v4}, &layers.ICMPv6{TypeCode: v6}, 0)
 }
 
@@ -98,7 +104,7 @@ func icmpError(frame []byte, v4 *layers.ICMPv4, v6 *layers.ICMPv6, rest uint32) 
 	return serialize(l2, ip6, v6, gopacket.Payload(binary.BigEndian.AppendUint32(nil, rest)), quote)
 }
 
-// Reset is the RST that answers frame, a TCP segment (RFC 793, page 36).
+// Reset is the RST that answers frame, a TCP segment (RFC 9293, 3.10.7.1).
 func Reset(frame []byte) ([]byte, error) {
 	l2, l3, l4, err := turned(frame)
 	if err != nil {

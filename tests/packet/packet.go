@@ -37,6 +37,8 @@ type Spec struct {
 	TTL            uint8 // 0: 64
 	TOS            uint8
 
+	MayFragment bool // IPv4: DF is clear
+
 	IPOptions  []byte // IPv4, a multiple of 4 bytes
 	HopByHop   bool   // IPv6: a hop-by-hop header, and
 	DstOptions int    // that many destination option headers after it, and
@@ -48,6 +50,7 @@ type Spec struct {
 	Chunk     Chunk // SCTP: the only one
 	Reflected bool  // ... with the T bit
 	Tag       uint32
+	InitTag   uint32 // INIT, INIT ACK: what its sender wants to find in the packets to it
 
 	NoChecksum bool // UDP: the field is 0, "no checksum"
 	Payload    []byte
@@ -104,6 +107,13 @@ func (s Spec) Bytes() ([]byte, error) {
 	return frame, nil
 }
 
+func (s Spec) flags4() layers.IPv4Flag {
+	if s.MayFragment {
+		return 0
+	}
+	return layers.IPv4DontFragment
+}
+
 func (s Spec) ethernet() []gopacket.SerializableLayer {
 	types := make([]layers.EthernetType, 0, len(s.VLANs)+1)
 	for range s.VLANs {
@@ -130,7 +140,7 @@ func (s Spec) network() ([]gopacket.SerializableLayer, gopacket.NetworkLayer) {
 	}
 	if s.IsIPv4() {
 		ip := &layers.IPv4{
-			Version: 4, TTL: ttl, TOS: s.TOS, Id: 1, Flags: layers.IPv4DontFragment,
+			Version: 4, TTL: ttl, TOS: s.TOS, Id: 1, Flags: s.flags4(),
 			Protocol: layers.IPProtocol(s.Proto),
 			SrcIP:    s.Src.Addr().AsSlice(), DstIP: s.Dst.Addr().AsSlice(),
 		}

@@ -3,10 +3,12 @@ package pathmtu
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/ebb-lb/ebb/tests/lab/content"
@@ -152,6 +154,11 @@ func (w *world) dial(network string, addr netip.Addr, p port) (net.Conn, error) 
 	conn, err := w.lab.Client.Dial(ctx, network, netip.AddrPortFrom(addr, p.service).String())
 	if err != nil {
 		return nil, err
+	}
+	if w.control != nil {
+		if err := w.control(conn.(syscall.Conn)); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
 	}
 	return conn, conn.SetDeadline(time.Now().Add(patience))
 }

@@ -3,14 +3,13 @@ package pathmtu
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +23,9 @@ const (
 	// patience bounds everything that is waited for.
 	patience  = 30 * time.Second
 	lookEvery = 20 * time.Millisecond
+	// starting bounds the wait for an agent: its programs take a minute to load in
+	// an emulated machine.
+	starting = 3 * time.Minute
 )
 
 // world is a lab with an agent on the first node and two services, one with its
@@ -33,6 +35,7 @@ type world struct {
 	lab           *lab.Lab
 	entry         *lab.Node
 	local, remote service
+	control       func(syscall.Conn) error // applied to the client's sockets; nil: nothing
 	agent         *lab.Process
 	said          *suite.Output
 }
@@ -89,6 +92,9 @@ func (w *world) addPod(n *lab.Node) *lab.Pod {
 		w.Fatal(err)
 	}
 	w.Cleanup(func() { c.Close() })
+	if err := mayFragment(c.(*net.UDPConn)); err != nil {
+		w.Fatal(err)
+	}
 	go echo(c)
 	return p
 }
@@ -113,7 +119,7 @@ func (w *world) startAgent(xdp string) {
 	if err := os.WriteFile(filepath.Join(manifests, "all.yaml"), []byte(text), 0o600); err != nil {
 		w.Fatal(err)
 	}
-	cmd := exec.Command(ebb, "agent", "--source", "dir:"+manifests, "--node-name", w.entry.Name(), "--uplink", lab.Uplink,
+	cmd := exec.Command(ebb, "agent", "--source", "dir:"+manifests, "--node-name", w.entry.Name(), "--uplink", lab.Uplink, "--cgroup-root", lab.CgroupRoot,
 		"--xdp", xdp, "--bpffs", lab.BPFFS+"/ebb", "--state-dir", dir, "--health-responder", "off",
 		"--metrics-addr", "127.0.0.1:10249", "--health-addr", "127.0.0.1:10256",
 		"--max-frontends", "64", "--max-backends", "64", "--max-slots", "8192", "--max-flows", "65536", "--max-half-open", "65536")
@@ -131,7 +137,7 @@ func (w *world) startAgent(xdp string) {
 
 func (w *world) awaitAgent() {
 	w.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(starting)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -153,23 +159,7 @@ func (w *world) awaitAgent() {
 func (w *world) get(url string) (string, error) {
 	ctx, cancel := context.WithTimeout(w.Context(), patience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return w.entry.Dial(ctx, network, addr)
-	}}}
-	resp, err := client.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: status %s: %s", url, resp.Status, body)
-	}
-	return string(body), err
+	return suite.Get(ctx, w.entry.NS, url)
 }
 
 // packets returns how many packets left a hook of the entry node with a verdict.

@@ -5,14 +5,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/ebb-lb/ebb/tests/lab"
 	"github.com/ebb-lb/ebb/tests/lab/content"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 // askTimeout bounds one question; a busy machine is slow.
@@ -20,22 +19,9 @@ const askTimeout = 5 * time.Second
 
 // get asks from inside ns and returns the body of an answer with status 200.
 func (w *world) get(ns *lab.NS, url string) (string, error) {
-	client := &http.Client{Timeout: askTimeout, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return ns.Dial(ctx, network, addr)
-		},
-	}}
-	resp, err := client.Get(url)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: status %s: %s", url, resp.Status, body)
-	}
-	return string(body), err
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	return suite.Get(ctx, ns, url)
 }
 
 // ask asks the HTTP port of a service at addr.

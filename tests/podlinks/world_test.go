@@ -91,7 +91,7 @@ func newWorld(t *testing.T, cfg lab.Config) *world {
 // agentFlags are all flags of the agent of a node.
 func (w *world) agentFlags(n *lab.Node) []string {
 	return []string{
-		"--source", "dir:" + w.manifests, "--node-name", n.Name(), "--uplink", lab.Uplink, "--pod-link", "auto", "--east-west", "packet",
+		"--source", "dir:" + w.manifests, "--node-name", n.Name(), "--uplink", lab.Uplink, "--cgroup-root", lab.CgroupRoot, "--pod-link", "auto", "--east-west", "packet",
 		"--xdp", "native", "--bpffs", bpffs, "--metrics-addr", "", "--health-addr", "127.0.0.1:10256", "--health-responder", "off",
 		"--state-dir", filepath.Join(w.manifests, ".state-"+n.Name()),
 		"--max-frontends", "64", "--max-backends", "64", "--max-slots", "8192", "--max-flows", "65536", "--max-half-open", "65536",

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -43,7 +44,7 @@ type Result struct {
 type Config struct {
 	Sizes            maps.Sizes // zero fields: small defaults
 	SNATMin, SNATMax uint16     // 0: 1024-29999
-	PassUnknownFlows bool
+	UnknownFlow      loader.UnknownFlow
 	RejectRate       uint32 // 0: more than a test can use up
 	RejectTCPReset   bool
 	ResetGone        bool
@@ -57,10 +58,15 @@ type Rig struct {
 	World    *World
 	Clock    *loader.Clock // what flows are stamped with
 
-	routes  []*ebpf.Map
-	answers []*ebpf.Map
-	next    ids
-	counts  map[maps.Hook]map[maps.Verdict]uint64 // as of the last run; nil: to be read
+	collector *loader.Collector
+	routes    []*ebpf.Map
+	answers   []*ebpf.Map
+	dead      []*ebpf.Map
+	next      ids
+	tunnel    uint32                                // ifindex; 0: there is none
+	most      maps.BackendID                        // one more than any that was given away
+	lanes     []lane                                // nil: not asked for yet
+	counts    map[maps.Hook]map[maps.Verdict]uint64 // as of the last run; nil: to be read
 }
 
 // ids are those AddService gives away next.
@@ -99,28 +105,38 @@ func Open(cfg Config) (_ *Rig, err error) {
 	if r.Clock, err = loader.NewClock(); err != nil {
 		return nil, err
 	}
-	if r.routes, err = ownMaps(routeCache, r.Programs.XDP, r.Programs.TCIngress); err != nil {
+	if r.collector, err = loader.NewCollector(r.Set); err != nil {
+		return nil, err
+	}
+	if r.routes, err = routeCaches(r.Programs.XDP, r.Programs.TCIngress); err != nil {
 		return nil, err
 	}
 	if r.answers, err = ownMaps(answerDue, r.Programs.XDP, r.Programs.TCIngress, r.Programs.PodIngress); err != nil {
 		return nil, err
 	}
+	if r.dead, err = ownMaps(unresolved, r.Programs.TCIngress); err != nil {
+		return nil, err
+	}
 	if r.World, err = newWorld(); err != nil {
 		return nil, err
 	}
-	return r, r.Set.Runtime().Put(nodeAddresses())
+	return r, errors.Join(r.Set.Runtime().Put(nodeAddresses()), r.watchRoutes(), r.putStations(), r.putDevices())
 }
 
 // Close releases what was opened.
 func (r *Rig) Close() error {
 	var errs []error
+	closeLanes(r.lanes)
 	if r.World != nil {
 		r.World.close()
 	}
 	if r.Clock != nil {
 		errs = append(errs, r.Clock.Close())
 	}
-	for _, m := range slices.Concat(r.routes, r.answers) {
+	if r.collector != nil {
+		errs = append(errs, r.collector.Close())
+	}
+	for _, m := range slices.Concat(r.routes, r.answers, r.dead) {
 		errs = append(errs, m.Close())
 	}
 	if r.Programs != nil {
@@ -132,22 +148,79 @@ func (r *Rig) Close() error {
 	return errors.Join(errs...)
 }
 
-func nodeAddresses() maps.Runtime { return maps.Runtime{SNAT4: Node4, SNAT6: Node6} }
+func nodeAddresses() maps.Runtime {
+	r := maps.Runtime{SNAT4: Node4, SNAT6: Node6}
+	for _, a := range ownAddresses {
+		r.NodeBits |= maps.AddressBit(a)
+	}
+	return r
+}
+
+// ownAddresses are those of the World.
+var ownAddresses = []netip.Addr{Node4, Node6, Second4, Second6}
+
+// putDevices tells of the devices that lead to other machines, and of the node's addresses.
+func (r *Rig) putDevices() error {
+	var errs []error
+	for _, a := range ownAddresses {
+		errs = append(errs, r.Set.Addresses(maps.NodeAddress).Put(a, maps.AddressNode))
+	}
+	if r.tunnel != 0 {
+		errs = append(errs, r.Set.Devices().Put(r.tunnel, maps.Device{Away: true}))
+	}
+	return errors.Join(append(errs,
+		r.Set.Devices().Put(r.World.Uplink, UplinkDevice()),
+		r.Set.Devices().Put(r.World.Second, SecondDevice()))...)
+}
+
+// UplinkDevice is what the programs know of the uplink.
+func UplinkDevice() maps.Device { return maps.Device{Away: true, SNAT4: Node4, SNAT6: Node6} }
+
+// SecondDevice is what they know of the second device.
+func SecondDevice() maps.Device { return maps.Device{Away: true, SNAT4: Second4, SNAT6: Second6} }
+
+// putStations makes frames to NodeMAC the node's, on both devices, without a tag and with
+// that of the rig's VLAN.
+func (r *Rig) putStations() error {
+	var errs []error
+	for _, ifindex := range []uint32{r.World.Uplink, r.World.Second} {
+		for _, vlan := range []uint16{0, VLAN} {
+			s := maps.Station{Ifindex: ifindex, VLAN: vlan, MAC: maps.MAC(NodeMAC)}
+			errs = append(errs, r.Set.Stations().Put(s, ifindex))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// longTicks is more ticks than a test takes.
+const longTicks = 1 << 16
+
+// watchRoutes makes programs believe in an agent that tells of changes of routes.
+func (r *Rig) watchRoutes() error {
+	now, err := r.Clock.Now()
+	if err != nil {
+		return err
+	}
+	return r.Set.Routes().Put(maps.RouteState{Changed: now - maps.RouteTicks, Until: now + longTicks})
+}
 
 func (c Config) sizes() maps.Sizes {
-	s := maps.Sizes{Frontends: 1024, ServicePorts: 1024, Backends: 1024, Slots: 1 << 16, Flows: 1 << 14, HalfOpen: 1 << 12, Affinity: 1 << 10, SourceRanges: 1 << 10}
+	s := maps.Sizes{Frontends: 1024, ServicePorts: 1024, Backends: 1024, Slots: 1 << 16, Flows: 1 << 14, HalfOpen: 1 << 12, Closed: 1 << 12, Affinity: 1 << 10, SourceRanges: 1 << 10}
 	if c.Sizes.Flows != 0 {
 		s.Flows = c.Sizes.Flows
 	}
 	if c.Sizes.HalfOpen != 0 {
 		s.HalfOpen = c.Sizes.HalfOpen
 	}
+	if c.Sizes.Closed != 0 {
+		s.Closed = c.Sizes.Closed
+	}
 	return s
 }
 
 func (c Config) loader() loader.Config {
 	out := loader.Config{
-		XDP: loader.XDPNative, PodLinks: true, SNATMin: 1024, SNATMax: 29999, DropUnknownFlows: !c.PassUnknownFlows,
+		XDP: loader.XDPNative, PodLinks: true, SNATMin: 1024, SNATMax: 29999, UnknownFlow: c.UnknownFlow,
 		RejectRate: cmp.Or(c.RejectRate, loader.MaxRejectRate), RejectTCPReset: c.RejectTCPReset,
 		ResetGone: c.ResetGone, VIPEcho: c.VIPEcho,
 	}
@@ -176,12 +249,21 @@ func (r *Rig) Reset(tb testing.TB) {
 	for d := range devices {
 		r.must(tb, r.Set.Devices().Delete(d))
 	}
+	stations, err := r.Set.Stations().All()
+	r.must(tb, err)
+	for s := range stations {
+		r.must(tb, r.Set.Stations().Delete(s))
+	}
 	r.ResetFlows(tb)
 	r.resetClients(tb)
 	empty[bpf.LayoutIpAddr, uint32](tb, r, r.Set.Replacements()[bpf.LayoutMapAddresses])
-	r.must(tb, r.Set.Runtime().Put(nodeAddresses()))
-	r.must(tb, r.forgetRoutes(int(r.next.backend)))
+	empty[bpf.LayoutNeighbourKey, bpf.LayoutNeighbour](tb, r, r.Set.Replacements()[bpf.LayoutMapNeighbours])
+	r.must(tb, errors.Join(r.Set.Runtime().Put(nodeAddresses()), r.watchRoutes(), r.putStations(), r.putDevices()))
+	r.must(tb, r.forgetRoutes(0, r.most))
 	r.must(tb, r.forgetAnswers())
+	for _, m := range r.dead {
+		empty[bpf.LayoutNeighbourKey, [3]uint32](tb, r, m)
+	}
 	r.next = ids{}
 }
 
@@ -192,11 +274,6 @@ func (r *Rig) resetClients(tb testing.TB) {
 	r.must(tb, err)
 	for s := range ranges {
 		r.must(tb, r.Set.SourceRanges().Delete(s))
-	}
-	pods, err := r.Set.PodCIDRs().All()
-	r.must(tb, err)
-	for p := range pods {
-		r.must(tb, r.Set.PodCIDRs().Delete(p))
 	}
 	cidrs, err := r.Set.ServiceCIDRs().All()
 	r.must(tb, err)
@@ -214,11 +291,13 @@ func (r *Rig) resetClients(tb testing.TB) {
 	}))
 }
 
-// ResetFlows empties the maps that hold flows, and what is remembered of fragments.
+// ResetFlows empties the maps that hold flows, and forgets what is remembered of
+// fragments and of full maps. Hints stay: they are wrong at times in a node, too.
 func (r *Rig) ResetFlows(tb testing.TB) {
 	tb.Helper()
 	empty[bpf.LayoutFragmentKey, bpf.LayoutFragmentPorts](tb, r, r.Set.Replacements()[bpf.LayoutMapFragments])
-	for _, m := range []maps.Flows{r.Set.Flows(), r.Set.HalfOpen()} {
+	r.must(tb, r.Set.Replacements()[bpf.LayoutMapPressure].Put(uint32(0), bpf.LayoutFlowsPressure{}))
+	for _, m := range []maps.Flows{r.Set.Flows(), r.Set.HalfOpen(), r.Set.Closed()} {
 		r.must(tb, m.Each(func(k maps.FlowKey, _ maps.Flow) bool {
 			r.must(tb, m.Delete(k))
 			return true
@@ -271,10 +350,18 @@ func (r *Rig) RunWith(tb testing.TB, hook maps.Hook, frame []byte, ctx Context) 
 func (r *Rig) Flood(tb testing.TB, hook maps.Hook, frames [][]byte) map[maps.Verdict]uint64 {
 	tb.Helper()
 	before := r.counters(tb)[hook]
-	for _, frame := range frames {
-		if err := r.runFlags(hook, frame, 0); err != nil {
-			tb.Fatalf("run %s: %v", hook, err)
+	r.counts = nil
+	program := r.Program(hook)
+	err := r.World.Do(func() error { // once: to change threads takes longer than a run
+		for _, frame := range frames {
+			if _, err := program.Run(r.options(hook, frame, Context{})); err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		tb.Fatalf("run %s: %v", hook, err)
 	}
 	return counted(before, r.counters(tb)[hook])
 }

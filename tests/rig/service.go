@@ -28,7 +28,10 @@ func (r *Rig) AddService(tb testing.TB, frontend maps.Frontend, backends ...maps
 		slots[i] = r.next.backend
 		r.must(tb, r.Set.Backends().Put(slots[i], b))
 		r.next.backend++
+		r.most = max(r.most, r.next.backend)
 	}
+	// Backends of an index have a generation each, which these may not.
+	r.must(tb, r.forgetRoutes(first, r.next.backend))
 	table := maps.Table{}
 	if len(slots) > 0 {
 		table = maps.Table{Offset: r.next.slot, Length: uint32(len(slots))}

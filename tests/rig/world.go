@@ -24,6 +24,8 @@ var (
 	Gateway6 = netip.MustParseAddr("2001:db8:51::1")
 	Second4  = netip.MustParseAddr("192.168.6.1") // of the second device
 	Second6  = netip.MustParseAddr("fd00:168:6::1")
+	Pod4     = netip.MustParseAddr("10.244.1.7") // a pod of this node that has a neighbour entry
+	Pod6     = netip.MustParseAddr("fd00:244:1::7")
 
 	NodeMAC    = net.HardwareAddr{2, 0, 0, 0, 0, 0x11}
 	OtherMAC   = net.HardwareAddr{2, 0, 0, 0, 0, 0x12}
@@ -39,15 +41,22 @@ const localTimeout = 10 * time.Second
 // SmallMTU is the MTU of the routes to 10.244.3.0/24 and fd00:244:3::/64.
 const SmallMTU = 1400
 
-// World is a network namespace with an uplink, a second device, and routes: by
-// the gateway to everywhere, by the other node to its pods (10.244.2.0/24,
-// fd00:244:2::/64), by a neighbour nobody knows to 10.244.4.0/24 and
-// fd00:244:4::/64, nowhere (prohibit) to 10.244.5.0/24 and fd00:244:5::/64, by
-// the second device to 10.244.6.0/24 and fd00:244:6::/64. To the programs a VLAN device is what the devices map says it
-// is, so the second device stands in for one (not every kernel has them).
+// World is a network namespace with an uplink, a second device, a pods' device, and
+// routes, by the network in 10.244.0.0/16 and fd00:244::/32:
+//
+//	1        to the pods' device
+//	2, 3     by the other node, 3 with a small MTU
+//	4        by a neighbour nobody knows
+//	5        prohibit
+//	6        by the second device
+//	7, 8, 9  unreachable, blackhole, throw
+//
+// and by the gateway to everywhere else. To the programs a VLAN device is what the devices
+// map says it is, so the second device stands in for one (not every kernel has them).
 type World struct {
 	Uplink uint32 // ifindex
 	Second uint32
+	Pods   uint32 // pods of this node are behind it
 	work   chan func()
 }
 
@@ -89,11 +98,11 @@ func (w *World) build() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
-	up, second, err := addDevices()
+	up, second, pods, err := addDevices()
 	if err != nil {
 		return err
 	}
-	w.Uplink, w.Second = uint32(up.Attrs().Index), uint32(second.Attrs().Index)
+	w.Uplink, w.Second, w.Pods = uint32(up.Attrs().Index), uint32(second.Attrs().Index), uint32(pods.Attrs().Index)
 	return errors.Join(
 		setSysctls(),
 		addAddresses(up, "198.51.100.11/24", "2001:db8:51::11/64"),
@@ -101,28 +110,32 @@ func (w *World) build() error {
 		addNeighbours(up, GatewayMAC, Gateway4, Gateway6),
 		addNeighbours(up, OtherMAC, Other4, Other6),
 		addNeighbours(second, OtherMAC, Second4.Next(), Second6.Next()),
-		addRoutes(up, second),
+		addNeighbours(pods, OtherMAC, Pod4, Pod6),
+		addRoutes(up, second, pods),
 		awaitLocal(Node6, Second6),
 		lab.AttachPass(up.Attrs().Name),
 	)
 }
 
-func addDevices() (up, second netlink.Link, err error) {
-	for _, pair := range [][2]string{{"up0", "peer0"}, {"up1", "peer1"}} {
+func addDevices() (up, second, pods netlink.Link, err error) {
+	for _, pair := range [][2]string{{"up0", "peer0"}, {"up1", "peer1"}, {"pods", "peer2"}} {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.HardwareAddr = pair[0], NodeMAC
 		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: pair[1]}); err != nil {
-			return nil, nil, fmt.Errorf("add %s: %w", pair[0], err)
+			return nil, nil, nil, fmt.Errorf("add %s: %w", pair[0], err)
 		}
 		if _, err := setUp(pair[1]); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	if up, err = setUp("up0"); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	second, err = setUp("up1")
-	return up, second, err
+	if second, err = setUp("up1"); err != nil {
+		return nil, nil, nil, err
+	}
+	pods, err = setUp("pods")
+	return up, second, pods, err
 }
 
 func setUp(name string) (netlink.Link, error) {
@@ -179,14 +192,15 @@ func addNeighbours(l netlink.Link, mac net.HardwareAddr, addrs ...netip.Addr) er
 	return nil
 }
 
-func addRoutes(up, second netlink.Link) error {
-	first, other := up.Attrs().Index, second.Attrs().Index
+func addRoutes(up, second, pods netlink.Link) error {
+	first, other, here := up.Attrs().Index, second.Attrs().Index, pods.Attrs().Index
 	routes := []struct {
 		dst, via string
 		mtu      int
 		dev      int
 	}{
 		{"0.0.0.0/0", "198.51.100.1", 0, first}, {"::/0", "2001:db8:51::1", 0, first},
+		{"10.244.1.0/24", "", 0, here}, {"fd00:244:1::/64", "", 0, here},
 		{"10.244.2.0/24", "198.51.100.12", 0, first}, {"fd00:244:2::/64", "2001:db8:51::12", 0, first},
 		{"10.244.3.0/24", "198.51.100.12", SmallMTU, first}, {"fd00:244:3::/64", "2001:db8:51::12", SmallMTU, first},
 		{"10.244.4.0/24", "198.51.100.77", 0, first}, {"fd00:244:4::/64", "2001:db8:51::77", 0, first},
@@ -203,16 +217,20 @@ func addRoutes(up, second netlink.Link) error {
 			return fmt.Errorf("add route %s: %w", r.dst, err)
 		}
 	}
-	return errors.Join(prohibit("10.244.5.0/24"), prohibit("fd00:244:5::/64"))
+	return errors.Join(nowhere(5, unix.RTN_PROHIBIT), nowhere(7, unix.RTN_UNREACHABLE),
+		nowhere(8, unix.RTN_BLACKHOLE), nowhere(9, unix.RTN_THROW))
 }
 
-func prohibit(prefix string) error {
-	_, dst, err := net.ParseCIDR(prefix)
-	if err != nil {
-		return err
-	}
-	if err := netlink.RouteAdd(&netlink.Route{Dst: dst, Type: unix.RTN_PROHIBIT}); err != nil {
-		return fmt.Errorf("prohibit %s: %w", prefix, err)
+// nowhere adds routes of a kind that leads nowhere.
+func nowhere(network, kind int) error {
+	for _, prefix := range []string{fmt.Sprintf("10.244.%d.0/24", network), fmt.Sprintf("fd00:244:%d::/64", network)} {
+		_, dst, err := net.ParseCIDR(prefix)
+		if err != nil {
+			return err
+		}
+		if err := netlink.RouteAdd(&netlink.Route{Dst: dst, Type: kind}); err != nil {
+			return fmt.Errorf("add a route of type %d to %s: %w", kind, prefix, err)
+		}
 	}
 	return nil
 }

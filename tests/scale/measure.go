@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"runtime/pprof"
 	"slices"
@@ -31,7 +30,7 @@ func (s size) sizes() maps.Sizes {
 	return maps.Sizes{
 		Frontends: uint32(2 * s.services), ServicePorts: uint32(2 * s.services),
 		Backends: uint32(s.services*s.endpoints + waiting), Slots: uint32(s.services+waiting) * maglev.Size(s.endpoints),
-		Flows: 1024, HalfOpen: 1024, Affinity: 1024, SourceRanges: 1024,
+		Flows: 1024, HalfOpen: 1024, Closed: 1024, Affinity: 1024, SourceRanges: 1024,
 	}
 }
 
@@ -101,8 +100,9 @@ func (b *bench) loop(store *service.Store) (*reconcile.Loop, error) {
 		NodeName: nodeName, MinInterval: b.interval,
 		Capacities: plan.Capacities{Frontends: size.Frontends, ServicePorts: size.ServicePorts, Backends: size.Backends, Slots: size.Slots, SourceRanges: size.SourceRanges},
 	}, reconcile.Parts{
-		Store: store, Maps: targets, Runtime: b.set.Runtime(), ServiceCIDRs: b.set.ServiceCIDRs(),
-		Attach: func([]netip.Addr) error { return nil },
+		PodLinks: func(bool) {},
+		Store:    store, Maps: targets, Runtime: b.set.Runtime(), ServiceCIDRs: b.set.ServiceCIDRs(),
+		Attach: func(reconcile.NodeNet) error { return nil },
 		Live:   func(maps.BackendID) int { return 0 },
 		Health: &health.State{Timeout: time.Minute, Now: time.Now},
 		Done:   b.synced,

@@ -16,7 +16,7 @@ import (
 func meaning(c maps.Contents) (string, error) {
 	r := renumbered{
 		have:     c,
-		fake:     mapstest.New(maps.Sizes{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 14, Flows: 1, HalfOpen: 1}),
+		fake:     mapstest.New(maps.Sizes{Frontends: 64, ServicePorts: 64, Backends: 64, Slots: 1 << 14, Flows: 1, HalfOpen: 1, Closed: 1}),
 		ports:    map[maps.ServicePortID]maps.ServicePortID{},
 		backends: map[maps.BackendID]maps.BackendID{},
 		tables:   map[maps.Table]maps.Table{},

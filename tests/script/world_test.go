@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -174,14 +173,15 @@ func (w *world) start() {
 		NodeName: nodeName, NodePorts: service.NodePortAddrs{All: w.script.allAddrs}, MinInterval: minInterval, Capacities: size,
 	}
 	loop, err := reconcile.New(cfg, reconcile.Parts{
-		Store: store, Health: w.health, Live: w.kernel.Live, Log: log,
+		PodLinks: func(bool) {},
+		Store:    store, Health: w.health, Live: w.kernel.Live, Log: log,
 		Maps: apply.Targets{
 			Frontends: w.kernel.Frontends(), ServicePorts: w.kernel.ServicePorts(),
 			Backends: w.kernel.Backends(), Slots: w.kernel.Slots(), SourceRanges: w.kernel.SourceRanges(),
 			Addresses: w.kernel.Addresses(),
 		},
 		Runtime: w.kernel.Fake.Runtime(), ServiceCIDRs: w.kernel.Fake.ServiceCIDRs(),
-		Attach: func([]netip.Addr) error { return nil },
+		Attach: func(reconcile.NodeNet) error { return nil },
 	})
 	if err != nil {
 		w.Fatal(err)

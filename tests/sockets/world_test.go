@@ -63,10 +63,16 @@ func (w *world) begin(options ...string) {
 
 func newBareWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldIn(t, lab.Config{})
+}
+
+// newWorldIn is newBareWorld in a lab of that kind.
+func newWorldIn(t testing.TB, cfg lab.Config) *world {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: creates network namespaces and loads programs")
 	}
-	l, err := lab.New(t.Context(), lab.Config{})
+	l, err := lab.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +151,7 @@ func (w *world) start(ns *lab.NS, cmd *exec.Cmd) *process {
 func (w *world) startAgent(more ...string) {
 	w.Helper()
 	w.agent = w.start(w.node.NS, exec.Command(ebb, slices.Concat([]string{"agent", "--source", "dir:" + w.manifests,
-		"--node-name", w.node.Name(), "--uplink", lab.Uplink, "--xdp", "off", "--bpffs", bpffs, "--metrics-addr", "",
+		"--node-name", w.node.Name(), "--uplink", lab.Uplink, "--cgroup-root", lab.CgroupRoot, "--xdp", "off", "--bpffs", bpffs, "--metrics-addr", "",
 		"--health-addr", healthURL, "--health-responder", "off", "--state-dir", filepath.Join(w.manifests, ".state"),
 		"--max-frontends", "256", "--max-backends", "256", "--max-slots", "65536", "--max-flows", "4096",
 		"--max-half-open", "4096", "--min-sync-interval", "1ms"}, w.options, more)...))

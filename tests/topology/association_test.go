@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/ebb-lb/ebb/tests/lab"
@@ -29,15 +30,28 @@ type message struct {
 const sctpHeader = 16
 
 func (m message) encode() []byte {
+	value := m.announces() + m.value
 	b := binary.BigEndian.AppendUint16(nil, m.src)
 	b = binary.BigEndian.AppendUint16(b, m.dst)
 	b = binary.BigEndian.AppendUint32(b, m.tag)
 	b = append(b, 0, 0, 0, 0, byte(m.chunk), 0)
-	b = binary.BigEndian.AppendUint16(b, uint16(4+len(m.value)))
-	b = append(b, m.value...)
+	b = binary.BigEndian.AppendUint16(b, uint16(4+len(value)))
+	b = append(b, value...)
 	b = append(b, make([]byte, -len(b)&3)...)
 	binary.LittleEndian.PutUint32(b[8:], checksum(b))
 	return b
+}
+
+// announces is what INIT and INIT ACK begin with: the tag that the other side has
+// to send from then on (RFC 9260, 3.3.2).
+func (m message) announces() string {
+	switch m.chunk {
+	case packet.Init:
+		return string(binary.BigEndian.AppendUint32(nil, clientTag))
+	case packet.InitAck:
+		return string(binary.BigEndian.AppendUint32(nil, podTag))
+	}
+	return ""
 }
 
 func decode(b []byte) (message, error) {
@@ -47,11 +61,12 @@ func decode(b []byte) (message, error) {
 	if got, want := binary.LittleEndian.Uint32(b[8:]), checksum(b); got != want {
 		return message{}, fmt.Errorf("checksum %#x, want %#x", got, want)
 	}
-	return message{
+	m := message{
 		src: binary.BigEndian.Uint16(b), dst: binary.BigEndian.Uint16(b[2:]),
 		tag: binary.BigEndian.Uint32(b[4:]), chunk: packet.Chunk(b[12]),
-		value: string(b[sctpHeader : 12+binary.BigEndian.Uint16(b[14:])]),
-	}, nil
+	}
+	m.value = strings.TrimPrefix(string(b[sctpHeader:12+binary.BigEndian.Uint16(b[14:])]), m.announces())
+	return m, nil
 }
 
 // checksum is that of the packet b, whatever stands in its field.

@@ -23,7 +23,12 @@ const sctpPort = 5000
 // addresses and port numbers, with the same pods.
 func newSCTPWorld(t *testing.T, xdp string) *world {
 	t.Helper()
-	w := newWorld(t)
+	return newSCTPWorldIn(t, xdp, lab.Config{UplinkPeer: lab.NativeXDPPeer()})
+}
+
+func newSCTPWorldIn(t *testing.T, xdp string, cfg lab.Config) *world {
+	t.Helper()
+	w := newWorldIn(t, cfg)
 	for _, p := range w.pods {
 		w.answerAssociations(p, sctpPort)
 	}
@@ -178,15 +183,21 @@ func sendUnfinished(t *testing.T, p *lab.Pod, a *association) {
 		_, client = lab.ClientAddrs()
 		src = p.Addr6
 	}
-	s := packet.Spec{
+	sendPartial(t, p.NS, p.Node.NS, p.HostDev, packet.Spec{
 		Src: netip.AddrPortFrom(src, sctpPort), Dst: netip.AddrPortFrom(client, a.port), Proto: maps.SCTP,
 		Chunk: packet.Data, Tag: clientTag, Payload: []byte("unfinished"),
-	}
+	})
+}
+
+// sendPartial sends a packet of SCTP whose checksum is the kernel's to make out of
+// namespace from, whose uplink leads to device dev of namespace to.
+func sendPartial(t *testing.T, from, to *lab.NS, dev string, s packet.Spec) {
+	t.Helper()
 	var err error
-	if s.DstMAC, err = hardwareAddr(p.Node.NS, p.HostDev); err != nil {
+	if s.DstMAC, err = hardwareAddr(to, dev); err != nil {
 		t.Fatal(err)
 	}
-	if s.SrcMAC, err = hardwareAddr(p.NS, lab.Uplink); err != nil {
+	if s.SrcMAC, err = hardwareAddr(from, lab.Uplink); err != nil {
 		t.Fatal(err)
 	}
 	frame, err := s.Bytes()
@@ -201,7 +212,7 @@ func sendUnfinished(t *testing.T, p *lab.Pod, a *association) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Do(func() error { return sendFrame(lab.Uplink, append(head, frame...)) }); err != nil {
+	if err := from.Do(func() error { return sendFrame(lab.Uplink, append(head, frame...)) }); err != nil {
 		t.Fatal(err)
 	}
 }

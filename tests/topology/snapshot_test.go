@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -17,7 +18,7 @@ import (
 func agentMaps() []string {
 	return []string{
 		bpf.LayoutMapFrontends, bpf.LayoutMapServicePorts, bpf.LayoutMapBackends,
-		bpf.LayoutMapSlots, bpf.LayoutMapRuntime, bpf.LayoutMapDevices,
+		bpf.LayoutMapSlots, bpf.LayoutMapRuntime, bpf.LayoutMapDevices, bpf.LayoutMapStations,
 	}
 }
 
@@ -139,4 +140,28 @@ func (s snapshot) backendStates(addr string) []string {
 	}
 	slices.Sort(states)
 	return states
+}
+
+// wantPacketsOnly fails the test if a socket was given a backend: then the client was
+// in the agent's control group, and what it got says nothing about uplinks.
+func (w *world) wantPacketsOnly() {
+	err := w.entry.Do(func() error {
+		set, err := maps.Open(loader.MapsDir(bpffs), true)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // cleaned up, or no agent
+		}
+		if err != nil {
+			return err
+		}
+		all, err := set.Counters().All()
+		for _, v := range []maps.Verdict{maps.VerdictToLocal, maps.VerdictToRemote} {
+			if n := all[maps.HookSocket][v]; n > 0 {
+				w.Errorf("%d sockets were given a backend (%s)", n, v)
+			}
+		}
+		return errors.Join(err, set.Close())
+	})
+	if err != nil {
+		w.Error(err)
+	}
 }

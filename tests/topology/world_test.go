@@ -3,8 +3,6 @@ package topology
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -66,6 +64,7 @@ func newWorldIn(t *testing.T, cfg lab.Config) *world {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(w.wantPacketsOnly)
 	for i, n := range []*lab.Node{l.Nodes[0], l.Nodes[0], l.Nodes[1]} {
 		w.addPod(n, fmt.Sprint("web-", i+1))
 	}
@@ -162,7 +161,7 @@ func (w *world) startAgentOf(source ...string) *process {
 
 // agentArgs are what all agents are told; of two values of a flag the last counts.
 func (w *world) agentArgs() []string {
-	return []string{"agent", "--node-name", w.entry.Name(), "--uplink", lab.Uplink,
+	return []string{"agent", "--node-name", w.entry.Name(), "--uplink", lab.Uplink, "--cgroup-root", lab.CgroupRoot,
 		"--xdp", "native", "--bpffs", bpffs, "--metrics-addr", metricsAddr, "--health-addr", "127.0.0.1:10256",
 		"--max-frontends", "64", "--max-backends", "64", "--max-slots", "8192", "--max-flows", "65536", "--max-half-open", "65536",
 		"--state-dir", w.state}
@@ -231,30 +230,14 @@ func (p *process) kill() {
 func get(ctx context.Context, ns *lab.NS, url string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := httpClient(ns).Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: status %s: %s", url, resp.Status, body)
-	}
-	return string(body), err
+	return suite.Get(ctx, ns, url)
 }
 
 // httpClient makes a connection for each request, from inside ns.
 func httpClient(ns *lab.NS) *http.Client {
-	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return ns.Dial(ctx, network, addr)
-		},
-	}}
+	c := suite.HTTPClient(ns)
+	c.Timeout = 5 * time.Second
+	return c
 }
 
 // client is where balancers ask from.

@@ -94,6 +94,15 @@ func (m machine) note(name string) string {
 	return string(bytes.TrimSpace(b))
 }
 
+// keepConsole moves the console's log aside, before another run, and returns where it is.
+func (m machine) keepConsole() string {
+	path := m.dir + ".console.log"
+	if err := os.Rename(filepath.Join(m.dir, "console.log"), path); err != nil {
+		return err.Error()
+	}
+	return path
+}
+
 // progressWriter prefixes each line with the time since it was made.
 type progressWriter struct {
 	to    io.Writer

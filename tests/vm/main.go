@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -24,7 +26,7 @@ import (
 type options struct {
 	kernels, levels, run string
 	docs                 string
-	slow                 int
+	slow, atOnce         int
 	bound, jobBound      time.Duration
 }
 
@@ -35,8 +37,9 @@ func main() {
 	flag.StringVar(&o.run, "run", "", "only tests that match this regular expression")
 	flag.StringVar(&o.docs, "docs", "", "write the table of features into this document")
 	flag.IntVar(&o.slow, "slow", 12, "how many times slower than a host an emulated machine is")
-	flag.DurationVar(&o.bound, "bound", 25*time.Minute, "longest time for one kernel")
-	flag.DurationVar(&o.jobBound, "job-bound", 8*time.Minute, "longest time for one test binary")
+	flag.IntVar(&o.atOnce, "at-once", 1, "how many machines run side by side")
+	flag.DurationVar(&o.bound, "bound", 65*time.Minute, "longest time for one kernel")
+	flag.DurationVar(&o.jobBound, "job-bound", 45*time.Minute, "longest time for one test binary")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -66,13 +69,9 @@ func matrix(ctx context.Context, o options) (bool, error) {
 	if err := s.build(); err != nil {
 		return false, err
 	}
-	var results []*result
-	for _, k := range kernels {
-		r, err := s.kernel(ctx, k)
-		if err != nil {
-			return false, fmt.Errorf("kernel %s: %w", k.name, err)
-		}
-		results = append(results, r)
+	results, err := s.all(ctx, kernels)
+	if err != nil {
+		return false, err
 	}
 	ok := true
 	for _, r := range results {
@@ -148,6 +147,25 @@ func (s *session) build() error {
 	return err
 }
 
+// all runs all jobs on each of kernels, some machines at once. Results are in the order
+// of kernels.
+func (s *session) all(ctx context.Context, kernels []kernel) ([]*result, error) {
+	results, errs := make([]*result, len(kernels)), make([]error, len(kernels))
+	room := make(chan struct{}, max(1, s.atOnce))
+	var wg sync.WaitGroup
+	for i, k := range kernels {
+		wg.Go(func() {
+			room <- struct{}{}
+			defer func() { <-room }()
+			if results[i], errs[i] = s.kernel(ctx, k); errs[i] != nil {
+				errs[i] = fmt.Errorf("kernel %s: %w", k.name, errs[i])
+			}
+		})
+	}
+	wg.Wait()
+	return results, errors.Join(errs...)
+}
+
 // kernel runs all jobs on k. Failures of tests and of the machine are in the
 // result; the error is about the host.
 func (s *session) kernel(ctx context.Context, k kernel) (*result, error) {
@@ -158,6 +176,11 @@ func (s *session) kernel(ctx context.Context, k kernel) (*result, error) {
 	began := time.Now()
 	progress := &progressWriter{to: os.Stdout, name: k.name, began: began}
 	bootErr := m.run(ctx, k, plan(s.jobs, s.jobBound), progress)
+	if bootErr != nil && ctx.Err() == nil && m.note("release") == "" {
+		// An emulated kernel now and then panics while it patches itself, before anything of ours ran.
+		fmt.Printf("%s did not boot (%v), once more; its console is in %s\n", k.name, bootErr, m.keepConsole())
+		bootErr = m.run(ctx, k, plan(s.jobs, s.jobBound), progress)
+	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}

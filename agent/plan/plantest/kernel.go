@@ -48,7 +48,7 @@ func NewKernel(c plan.Capacities) *Kernel {
 	return &Kernel{
 		Fake: mapstest.New(maps.Sizes{
 			Frontends: c.Frontends, ServicePorts: c.ServicePorts, Backends: c.Backends, Slots: c.Slots,
-			Flows: 1, HalfOpen: 1, SourceRanges: c.SourceRanges,
+			Flows: 1, HalfOpen: 1, Closed: 1, SourceRanges: c.SourceRanges,
 		}),
 		Now:      time.Unix(1_000_000, 0),
 		Flows:    make(map[maps.BackendID]int),

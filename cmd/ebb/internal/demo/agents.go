@@ -31,7 +31,7 @@ type agent struct {
 func (s *show) startAgent(n *lab.Node) (*agent, error) {
 	c, err := s.start(n.NS, "agent of "+n.Name(), []string{
 		"agent", "--source", "dir:" + s.manifests.dir, "--node-name", n.Name(),
-		"--uplink", lab.Uplink, "--xdp", s.cfg.XDP, "--bpffs", agentBPFFS,
+		"--uplink", lab.Uplink, "--cgroup-root", lab.CgroupRoot, "--xdp", s.cfg.XDP, "--bpffs", agentBPFFS,
 		"--metrics-addr", agentMetrics, "--health-addr", agentHealth,
 		// Nothing may outlive the demo, nor come from the machine it is on.
 		"--health-responder", "off", "--state-dir", filepath.Join(s.manifests.dir, ".state-"+n.Name()),

@@ -16,7 +16,7 @@ func preflight() error {
 	if os.Geteuid() != 0 {
 		return ErrNotRoot
 	}
-	if _, err := loader.Probe(); err != nil {
+	if _, err := loader.Probe(loader.Wants{Sockets: true}); err != nil {
 		return fmt.Errorf("this kernel cannot run ebb: %w", err)
 	}
 	return nil
