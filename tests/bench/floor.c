@@ -5,7 +5,7 @@
  * The harness of the benchmarks, and the least that work of ebb's kind can
  * cost. A test run hands a program its own output from the run before; so
  * wrap_xdp and wrap_tc first put the header back, then give it the next of
- * many flows, then tail-call what is measured.
+ * many flows, then tail-call what is measured. An skb keeps its marks as well.
  */
 #include "wire/nat.h"
 #include "flow/decide.h"
@@ -96,6 +96,7 @@ int wrap_xdp(struct xdp_md *ctx)
 SEC("tc")
 int wrap_tc(struct __sk_buff *skb)
 {
+	skb->tc_index = 0; /* what the run before left: TC_SEEN, TC_SENT */
 	if (next_packet((void *)(long)skb->data, (void *)(long)skb->data_end))
 		bpf_tail_call_static(skb, &target_tc, 0);
 	return 2;
