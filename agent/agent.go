@@ -22,6 +22,7 @@ import (
 	"github.com/ebb-lb/ebb/agent/plan"
 	"github.com/ebb-lb/ebb/agent/reconcile"
 	"github.com/ebb-lb/ebb/agent/responder"
+	"github.com/ebb-lb/ebb/agent/secured"
 	"github.com/ebb-lb/ebb/agent/service"
 	"github.com/ebb-lb/ebb/agent/sockets"
 	"github.com/ebb-lb/ebb/agent/sourceports"
@@ -77,6 +78,11 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	k.secured = secured.New(secured.Parts{
+		Kernel: loader.Policies{}, Ranges: k.set.Secured(), Changed: k.nextHops.Changed,
+		Settings: secured.SettingsIn(cfg.Health.StateDir), Warn: func(problem string) { p.state.Warn("ipsec", problem) }, Log: log,
+	})
+	k.secured.Look() // programs are told of routes after this
 	g, ctx := p.outlive(ctx)
 	g.Go(func() error { return source.run(ctx, log) })
 	g.Go(func() error { return loop.Run(ctx) })
@@ -87,6 +93,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	g.Go(func() error { return follow(ctx, k, loop, log) })
 	g.Go(func() error { return k.podLinks.Run(ctx) })
 	g.Go(func() error { return k.nextHops.Run(ctx) })
+	g.Go(func() error { return k.secured.Run(ctx) })
 	g.Go(func() error { return serve(ctx, cfg, o.registry, log) })
 	g.Go(func() error { return p.run(ctx) })
 	return g.Wait()
@@ -183,6 +190,7 @@ type kernel struct {
 	collector *loader.Collector
 	clock     *loader.Clock
 	nextHops  *nexthops.Keeper
+	secured   *secured.Keeper
 	netns     uint64 // cookie of the node's network namespace
 	log       *slog.Logger
 	warned    map[loader.DeviceWarning]bool // these were logged
@@ -245,7 +253,8 @@ func (k *kernel) open(cfg config.Config, snat sourceports.Range, log *slog.Logge
 	k.attacher = loader.NewAttacher(k.programs, loader.LinksDir(cfg.BPFFS), mode, log)
 	k.podLinks = loader.NewPodLinks(k.programs, loader.LinksDir(cfg.BPFFS), pods, log)
 	k.nextHops = nexthops.New(nexthops.Parts{
-		Routes: k.set.Routes(), InUse: k.set.Neighbours(), Clock: k.clock, Kernel: loader.Routes{}, Log: log,
+		Routes: k.set.Routes(), InUse: k.set.Neighbours(), Clock: k.clock, Kernel: loader.Routes{},
+		Secured: func() bool { return k.secured.Any() }, Log: log,
 	})
 	return nil
 }
@@ -363,7 +372,7 @@ func (k *kernel) close() error {
 // of ebb off the devices and out of the kernel. It gives the node's settings back last.
 func Cleanup(bpffs, stateDir string, log *slog.Logger) (err error) {
 	settings := func() error {
-		return errors.Join(sourceports.ReservationIn(stateDir).Release(), conntrack.KeptIn(stateDir).Release())
+		return errors.Join(sourceports.ReservationIn(stateDir).Release(), conntrack.KeptIn(stateDir).Release(), secured.SettingsIn(stateDir).Release())
 	}
 	if _, err := os.Stat(bpffs); errors.Is(err, os.ErrNotExist) {
 		return errors.Join(settings(), responder.Remove(stateDir))

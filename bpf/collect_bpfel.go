@@ -46,6 +46,7 @@ const (
 	CollectMapPressure          = "pressure"
 	CollectMapRoutes            = "routes"
 	CollectMapRuntime           = "runtime"
+	CollectMapSecured           = "secured"
 	CollectMapServiceCidrs      = "service_cidrs"
 	CollectMapServicePorts      = "service_ports"
 	CollectMapSlots             = "slots"
@@ -138,6 +139,7 @@ type CollectMapSpecs struct {
 	Pressure      *ebpf.MapSpec `ebpf:"pressure"`
 	Routes        *ebpf.MapSpec `ebpf:"routes"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	Secured       *ebpf.MapSpec `ebpf:"secured"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
@@ -206,6 +208,7 @@ type CollectMaps struct {
 	Pressure      *ebpf.Map `ebpf:"pressure"`
 	Routes        *ebpf.Map `ebpf:"routes"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
+	Secured       *ebpf.Map `ebpf:"secured"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
@@ -237,6 +240,7 @@ func (m *CollectMaps) Close() error {
 		m.Pressure,
 		m.Routes,
 		m.Runtime,
+		m.Secured,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,

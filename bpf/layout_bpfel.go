@@ -77,6 +77,13 @@ const (
 	LayoutBackendStateBACKEND_GONE     LayoutBackendState = 3
 )
 
+type LayoutCidrKey struct {
+	_      structs.HostLayout
+	Prefix uint32
+	V4     uint32
+	Addr   LayoutIpAddr
+}
+
 type LayoutDevice struct {
 	_      structs.HostLayout
 	Lower  uint32
@@ -283,6 +290,7 @@ type LayoutRouteStateFlag uint32
 const (
 	LayoutRouteStateFlagROUTES_MULTIPATH LayoutRouteStateFlag = 1
 	LayoutRouteStateFlagROUTES_BY_SOURCE LayoutRouteStateFlag = 2
+	LayoutRouteStateFlagROUTES_SECURED   LayoutRouteStateFlag = 4
 )
 
 type LayoutRuntimeValues struct {
@@ -295,13 +303,6 @@ type LayoutRuntimeValues struct {
 	Services4Mask uint32
 	Services6Net  LayoutIpAddr
 	Services6Mask LayoutIpAddr
-}
-
-type LayoutServiceCidrKey struct {
-	_      structs.HostLayout
-	Prefix uint32
-	V4     uint32
-	Addr   LayoutIpAddr
 }
 
 type LayoutServicePort struct {
@@ -438,6 +439,7 @@ const (
 	LayoutMapPressure             = "pressure"
 	LayoutMapRoutes               = "routes"
 	LayoutMapRuntime              = "runtime"
+	LayoutMapSecured              = "secured"
 	LayoutMapServiceCidrs         = "service_cidrs"
 	LayoutMapServicePorts         = "service_ports"
 	LayoutMapSlots                = "slots"
@@ -526,6 +528,7 @@ type LayoutMapSpecs struct {
 	Pressure      *ebpf.MapSpec `ebpf:"pressure"`
 	Routes        *ebpf.MapSpec `ebpf:"routes"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	Secured       *ebpf.MapSpec `ebpf:"secured"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
@@ -592,6 +595,7 @@ type LayoutMaps struct {
 	Pressure      *ebpf.Map `ebpf:"pressure"`
 	Routes        *ebpf.Map `ebpf:"routes"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
+	Secured       *ebpf.Map `ebpf:"secured"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
@@ -622,6 +626,7 @@ func (m *LayoutMaps) Close() error {
 		m.Pressure,
 		m.Routes,
 		m.Runtime,
+		m.Secured,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,

@@ -43,6 +43,7 @@ const (
 	PodMapRejectScratch     = "reject_scratch"
 	PodMapRoutes            = "routes"
 	PodMapRuntime           = "runtime"
+	PodMapSecured           = "secured"
 	PodMapServiceCidrs      = "service_cidrs"
 	PodMapServicePorts      = "service_ports"
 	PodMapSlots             = "slots"
@@ -145,6 +146,7 @@ type PodMapSpecs struct {
 	RejectScratch *ebpf.MapSpec `ebpf:"reject_scratch"`
 	Routes        *ebpf.MapSpec `ebpf:"routes"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	Secured       *ebpf.MapSpec `ebpf:"secured"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
@@ -221,6 +223,7 @@ type PodMaps struct {
 	RejectScratch *ebpf.Map `ebpf:"reject_scratch"`
 	Routes        *ebpf.Map `ebpf:"routes"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
+	Secured       *ebpf.Map `ebpf:"secured"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
@@ -260,6 +263,7 @@ func (m *PodMaps) Close() error {
 		m.RejectScratch,
 		m.Routes,
 		m.Runtime,
+		m.Secured,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,

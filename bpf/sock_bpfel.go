@@ -35,6 +35,7 @@ const (
 	SockMapPressure          = "pressure"
 	SockMapRoutes            = "routes"
 	SockMapRuntime           = "runtime"
+	SockMapSecured           = "secured"
 	SockMapServiceCidrs      = "service_cidrs"
 	SockMapServicePorts      = "service_ports"
 	SockMapSlots             = "slots"
@@ -142,6 +143,7 @@ type SockMapSpecs struct {
 	Pressure      *ebpf.MapSpec `ebpf:"pressure"`
 	Routes        *ebpf.MapSpec `ebpf:"routes"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	Secured       *ebpf.MapSpec `ebpf:"secured"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
@@ -209,6 +211,7 @@ type SockMaps struct {
 	Pressure      *ebpf.Map `ebpf:"pressure"`
 	Routes        *ebpf.Map `ebpf:"routes"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
+	Secured       *ebpf.Map `ebpf:"secured"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
@@ -239,6 +242,7 @@ func (m *SockMaps) Close() error {
 		m.Pressure,
 		m.Routes,
 		m.Runtime,
+		m.Secured,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,

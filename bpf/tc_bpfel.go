@@ -51,6 +51,7 @@ const (
 	TCMapRejectScratch     = "reject_scratch"
 	TCMapRoutes            = "routes"
 	TCMapRuntime           = "runtime"
+	TCMapSecured           = "secured"
 	TCMapServiceCidrs      = "service_cidrs"
 	TCMapServicePorts      = "service_ports"
 	TCMapSlots             = "slots"
@@ -153,6 +154,7 @@ type TCMapSpecs struct {
 	RejectScratch *ebpf.MapSpec `ebpf:"reject_scratch"`
 	Routes        *ebpf.MapSpec `ebpf:"routes"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	Secured       *ebpf.MapSpec `ebpf:"secured"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
@@ -229,6 +231,7 @@ type TCMaps struct {
 	RejectScratch *ebpf.Map `ebpf:"reject_scratch"`
 	Routes        *ebpf.Map `ebpf:"routes"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
+	Secured       *ebpf.Map `ebpf:"secured"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
@@ -268,6 +271,7 @@ func (m *TCMaps) Close() error {
 		m.RejectScratch,
 		m.Routes,
 		m.Runtime,
+		m.Secured,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,

@@ -85,11 +85,16 @@ static __always_inline bool xdp_resolve(struct xdp_md *ctx, const struct route_q
 					struct flow *f, struct next_hop *hop)
 {
 	struct bpf_fib_lookup *fib = fib_scratch_get();
-	__u32 ifindex;
+	__u32 ifindex = 0;
+	long err;
 
-	if (!fib || fib_ask(ctx, ctx->ingress_ifindex, q, f, fib) != BPF_FIB_LKUP_RET_SUCCESS)
+	if (!fib)
 		return false;
-	ifindex = xdp_device(ctx, q->tag, fib->ifindex);
+	err = fib_ask(ctx, ctx->ingress_ifindex, q, f, fib);
+	if (err == BPF_FIB_LKUP_RET_SUCCESS)
+		ifindex = xdp_device(ctx, q->tag, fib->ifindex);
+	else if (err != FIB_TO_STACK)
+		return false;
 	if (!ifindex) {
 		f->route = ROUTE_NOT_XDP;
 		return false;

@@ -40,6 +40,7 @@ const (
 	XDPMapPressure          = "pressure"
 	XDPMapRoutes            = "routes"
 	XDPMapRuntime           = "runtime"
+	XDPMapSecured           = "secured"
 	XDPMapServiceCidrs      = "service_cidrs"
 	XDPMapServicePorts      = "service_ports"
 	XDPMapSlots             = "slots"
@@ -136,6 +137,7 @@ type XDPMapSpecs struct {
 	Pressure      *ebpf.MapSpec `ebpf:"pressure"`
 	Routes        *ebpf.MapSpec `ebpf:"routes"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	Secured       *ebpf.MapSpec `ebpf:"secured"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
@@ -208,6 +210,7 @@ type XDPMaps struct {
 	Pressure      *ebpf.Map `ebpf:"pressure"`
 	Routes        *ebpf.Map `ebpf:"routes"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
+	Secured       *ebpf.Map `ebpf:"secured"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
@@ -243,6 +246,7 @@ func (m *XDPMaps) Close() error {
 		m.Pressure,
 		m.Routes,
 		m.Runtime,
+		m.Secured,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,

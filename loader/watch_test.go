@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startWatch runs Watch in the network namespace of the calling thread. The
+// startWatch runs watch in the network namespace of the calling thread. The
 // channel has one value per call.
-func startWatch(t *testing.T, ctx context.Context) (calls chan struct{}, done chan error) {
+func startWatch(t *testing.T, ctx context.Context, watch func(context.Context, func()) error) (calls chan struct{}, done chan error) {
 	t.Helper()
 	ns, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	must(t, "open namespace", err)
@@ -25,7 +25,7 @@ func startWatch(t *testing.T, ctx context.Context) (calls chan struct{}, done ch
 			done <- err
 			return
 		}
-		done <- Watch(ctx, func() { calls <- struct{}{} })
+		done <- watch(ctx, func() { calls <- struct{}{} })
 	}()
 	return calls, done
 }
@@ -45,7 +45,7 @@ func TestWatchCallsBackOnChangesUntilItIsCancelled(t *testing.T) {
 	newNetns(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	calls, done := startWatch(t, ctx)
+	calls, done := startWatch(t, ctx, Watch)
 	await(t, "start", calls, done)
 	up := addVeth(t, "up0")
 	await(t, "device", calls, done)

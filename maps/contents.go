@@ -14,6 +14,7 @@ type Contents struct {
 	Tables       map[Table][]BackendID
 	SourceRanges map[SourceRange]struct{}
 	ServiceCIDRs map[netip.Prefix]struct{}
+	Secured      map[netip.Prefix]struct{}
 	Addresses    map[netip.Addr]AddressFlags
 	Runtime      Runtime
 	Devices      map[uint32]Device
@@ -41,6 +42,9 @@ func (s *Set) Contents() (Contents, error) {
 		return Contents{}, err
 	}
 	if c.ServiceCIDRs, err = s.ServiceCIDRs().All(); err != nil {
+		return Contents{}, err
+	}
+	if c.Secured, err = s.Secured().All(); err != nil {
 		return Contents{}, err
 	}
 	if c.Addresses, err = s.Addresses(ServiceAddress | NodeAddress).All(); err != nil {

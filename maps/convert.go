@@ -334,7 +334,8 @@ func fromStation(k *bpf.LayoutStationKey) Station {
 func toRouteState(s RouteState) bpf.LayoutRouteState {
 	return bpf.LayoutRouteState{
 		Changed: s.Changed, Until: s.Until,
-		Flags: uint32(bit(s.Multipath, bpf.LayoutRouteStateFlagROUTES_MULTIPATH) | bit(s.BySource, bpf.LayoutRouteStateFlagROUTES_BY_SOURCE)),
+		Flags: uint32(bit(s.Multipath, bpf.LayoutRouteStateFlagROUTES_MULTIPATH) | bit(s.BySource, bpf.LayoutRouteStateFlagROUTES_BY_SOURCE) |
+			bit(s.Secured, bpf.LayoutRouteStateFlagROUTES_SECURED)),
 	}
 }
 
@@ -343,6 +344,7 @@ func fromRouteState(v *bpf.LayoutRouteState) RouteState {
 		Changed: v.Changed, Until: v.Until,
 		Multipath: v.Flags&uint32(bpf.LayoutRouteStateFlagROUTES_MULTIPATH) != 0,
 		BySource:  v.Flags&uint32(bpf.LayoutRouteStateFlagROUTES_BY_SOURCE) != 0,
+		Secured:   v.Flags&uint32(bpf.LayoutRouteStateFlagROUTES_SECURED) != 0,
 	}
 }
 
@@ -386,14 +388,14 @@ func fromSourceRangeKey(k *bpf.LayoutSourceRangeKey) SourceRange {
 	return SourceRange{ServicePort: ServicePortID(k.ServicePort), Prefix: fromPrefix(k.Prefix, k.Addr, 64)}
 }
 
-// toCIDRKey is a key of service_cidrs.
-func toCIDRKey(p netip.Prefix) bpf.LayoutServiceCidrKey {
-	var k bpf.LayoutServiceCidrKey
+// toCIDRKey is a key of service_cidrs and secured.
+func toCIDRKey(p netip.Prefix) bpf.LayoutCidrKey {
+	var k bpf.LayoutCidrKey
 	k.Prefix, k.V4, k.Addr = toPrefix(p, 32)
 	return k
 }
 
-func fromCIDRKey(k *bpf.LayoutServiceCidrKey) netip.Prefix { return fromPrefix(k.Prefix, k.Addr, 32) }
+func fromCIDRKey(k *bpf.LayoutCidrKey) netip.Prefix { return fromPrefix(k.Prefix, k.Addr, 32) }
 
 func toAffinityKey(k AffinityKey) bpf.LayoutAffinityKey {
 	return bpf.LayoutAffinityKey{Client: toAddr(k.Client), ServicePort: uint32(k.ServicePort)}

@@ -52,7 +52,7 @@ func Dump(w io.Writer, r Reader) error {
 	out := bufio.NewWriter(w)
 	for _, lines := range [][]string{
 		c.frontendLines(), c.servicePortLines(), c.backendLines(), c.tableLines(),
-		c.sourceRangeLines(), c.serviceCIDRLines(), c.addressLines(),
+		c.sourceRangeLines(), c.serviceCIDRLines(), c.securedLines(), c.addressLines(),
 		flows, half, closed, sticky, sockets, c.runtimeLines(), c.deviceLines(),
 		c.stationLines(),
 	} {
@@ -125,6 +125,12 @@ func (c Contents) sourceRangeLines() []string {
 func (c Contents) serviceCIDRLines() []string {
 	return sortedLines(c.ServiceCIDRs, netip.Prefix.Compare, func(p netip.Prefix, _ struct{}) string {
 		return "service-cidr " + p.String()
+	})
+}
+
+func (c Contents) securedLines() []string {
+	return sortedLines(c.Secured, netip.Prefix.Compare, func(p netip.Prefix, _ struct{}) string {
+		return "secured " + p.String()
 	})
 }
 

@@ -29,6 +29,7 @@ table 5+2 10:2
 table 10+1 3:1
 source-range 192.0.2.0/24 service=default/web:http/TCP
 service-cidr 10.96.0.0/12
+secured fd00:244:2::/64
 address 10.96.0.1 cluster-ip
 address 192.0.2.9 external,node
 flow TCP 10.0.1.7:8080 > 192.0.2.1:4000 becomes 10.96.0.1:80 > 192.0.2.1:4000 backend=3 gen=1 flags=reverse,fin
@@ -74,6 +75,7 @@ type target struct {
 	}
 	ranges          interface{ Put(maps.SourceRange) error }
 	services        interface{ Put(netip.Prefix) error }
+	secured         interface{ Put(netip.Prefix) error }
 	addresses       func(maps.AddressFlags) addressPutter
 	flows, halfOpen flowPutter
 }
@@ -82,7 +84,7 @@ func TestTheSameContentIsTheSameText(t *testing.T) {
 	fake := mapstest.New(maps.DefaultSizes())
 	fillGolden(t, target{
 		fake.Frontends(), fake.ServicePorts(), fake.Backends(), fake.Slots(),
-		fake.Runtime(), fake.Devices(), fake.Stations(), fake.SourceRanges(), fake.ServiceCIDRs(),
+		fake.Runtime(), fake.Devices(), fake.Stations(), fake.SourceRanges(), fake.ServiceCIDRs(), fake.Secured(),
 		func(own maps.AddressFlags) addressPutter { return fake.Addresses(own) }, fake.Flows(), fake.HalfOpen(),
 	})
 	t.Run("a fake", func(t *testing.T) { wantDump(t, fake) })
@@ -97,7 +99,7 @@ func TestTheSameContentIsTheSameText(t *testing.T) {
 		defer set.Close()
 		fillGolden(t, target{
 			set.Frontends(), set.ServicePorts(), set.Backends(), set.Slots(),
-			set.Runtime(), set.Devices(), set.Stations(), set.SourceRanges(), set.ServiceCIDRs(),
+			set.Runtime(), set.Devices(), set.Stations(), set.SourceRanges(), set.ServiceCIDRs(), set.Secured(),
 			func(own maps.AddressFlags) addressPutter { return set.Addresses(own) }, set.Flows(), set.HalfOpen(),
 		})
 		wantDump(t, set)
@@ -150,6 +152,7 @@ func fillGolden(t *testing.T, s target) {
 		s.stations.Put(maps.Station{Ifindex: 2, MAC: maps.MAC{2, 0, 0, 0, 0, 1}}, 2),
 		s.ranges.Put(maps.SourceRange{ServicePort: 1, Prefix: netip.MustParsePrefix("192.0.2.0/24")}),
 		s.services.Put(netip.MustParsePrefix("10.96.0.0/12")),
+		s.secured.Put(netip.MustParsePrefix("fd00:244:2::/64")),
 		s.addresses(maps.NodeAddress).Put(node.Addr, maps.AddressNode),
 		s.addresses(maps.ServiceAddress).Put(node.Addr, maps.AddressExternal),
 		s.addresses(maps.ServiceAddress).Put(web.Addr, maps.AddressClusterIP),

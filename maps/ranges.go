@@ -77,43 +77,45 @@ func (a SourceRanges) All() (map[SourceRange]struct{}, error) {
 	return out, nil
 }
 
-// ServiceCIDRs is access to the map service_cidrs: which addresses are those of
-// Services, allocated or not.
-type ServiceCIDRs struct{ e entries }
+// CIDRs is access to a map whose keys are ranges of addresses and say all there is.
+type CIDRs struct {
+	e    entries
+	what string // of one, in errors
+}
 
 // Put inserts p; again is no error. A full map is ErrFull.
-func (a ServiceCIDRs) Put(p netip.Prefix) error {
+func (a CIDRs) Put(p netip.Prefix) error {
 	if err := checkPrefix(p); err != nil {
-		return fmt.Errorf("put service range %s: %w", p, err)
+		return fmt.Errorf("put %s range %s: %w", a.what, p, err)
 	}
 	k, v := toCIDRKey(p), uint32(1)
 	if err := a.e.put(&k, &v); err != nil {
-		return fmt.Errorf("put service range %s: %w", p, err)
+		return fmt.Errorf("put %s range %s: %w", a.what, p, err)
 	}
 	return nil
 }
 
 // Delete removes p. An absent entry is not an error: reconcilers retry.
-func (a ServiceCIDRs) Delete(p netip.Prefix) error {
+func (a CIDRs) Delete(p netip.Prefix) error {
 	if checkPrefix(p) != nil {
 		return nil // cannot be in the map, and must not be taken for what is
 	}
 	k := toCIDRKey(p)
 	if err := a.e.del(&k); err != nil {
-		return fmt.Errorf("delete service range %s: %w", p, err)
+		return fmt.Errorf("delete %s range %s: %w", a.what, p, err)
 	}
 	return nil
 }
 
 // All reads every range. The map returned is the caller's.
-func (a ServiceCIDRs) All() (map[netip.Prefix]struct{}, error) {
+func (a CIDRs) All() (map[netip.Prefix]struct{}, error) {
 	out := make(map[netip.Prefix]struct{})
-	err := each(a.e.m, func(k *bpf.LayoutServiceCidrKey, _ *uint32) bool {
+	err := each(a.e.m, func(k *bpf.LayoutCidrKey, _ *uint32) bool {
 		out[fromCIDRKey(k)] = struct{}{}
 		return true
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read service ranges: %w", err)
+		return nil, fmt.Errorf("read %s ranges: %w", a.what, err)
 	}
 	return out, nil
 }

@@ -28,6 +28,8 @@ type RouteState struct {
 	Multipath bool
 	// BySource: there may be rules that look at where a packet comes from.
 	BySource bool
+	// Secured: there is something in the map secured.
+	Secured bool
 }
 
 // Routes is access to the map routes, which has one entry.

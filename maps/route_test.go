@@ -10,7 +10,7 @@ func TestRouteStateComesBackAsItWasPut(t *testing.T) {
 	if got, err := s.Routes().Get(); err != nil || got != (RouteState{}) {
 		t.Fatalf("at first %+v, %v", got, err)
 	}
-	for _, want := range []RouteState{{Changed: 7, Until: 1<<32 - 1, Multipath: true}, {Changed: 8, Until: 9, BySource: true}} {
+	for _, want := range []RouteState{{Changed: 7, Until: 1<<32 - 1, Multipath: true}, {Changed: 8, Until: 9, BySource: true}, {Changed: 9, Until: 9, Secured: true}} {
 		if err := s.Routes().Put(want); err != nil {
 			t.Fatal(err)
 		}

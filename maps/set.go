@@ -45,6 +45,7 @@ func mapNames() []string {
 		bpf.LayoutMapSourceRanges,
 		bpf.LayoutMapAddresses,
 		bpf.LayoutMapServiceCidrs,
+		bpf.LayoutMapSecured,
 		bpf.LayoutMapFragments,
 		bpf.LayoutMapSockets,
 		bpf.LayoutMapHeld,
@@ -237,9 +238,12 @@ func (s *Set) SourceRanges() SourceRanges {
 }
 
 // ServiceCIDRs is access to which addresses are those of Services.
-func (s *Set) ServiceCIDRs() ServiceCIDRs {
-	return ServiceCIDRs{s.entries(bpf.LayoutMapServiceCidrs)}
+func (s *Set) ServiceCIDRs() CIDRs {
+	return CIDRs{s.entries(bpf.LayoutMapServiceCidrs), "service"}
 }
+
+// Secured is access to which addresses packets may have to be encrypted to.
+func (s *Set) Secured() CIDRs { return CIDRs{s.entries(bpf.LayoutMapSecured), "secured"} }
 
 // Addresses is access to those flags of addresses, see ServiceAddress and
 // NodeAddress.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebb-lb/ebb/agent/noted"
 )
 
 // node runs fn on a thread in a network namespace of its own, thrown away with the
@@ -42,7 +44,7 @@ func node(t *testing.T, values map[string]int, fn func()) {
 
 func wantValue(t *testing.T, when, name string, want int) {
 	t.Helper()
-	if got, err := readValue(fileOf(name)); err != nil || got != want {
+	if got, err := noted.ReadValue(fileOf(name)); err != nil || got != want {
 		t.Errorf("%s: %s is %d, want %d, %v", when, name, got, want, err)
 	}
 }
@@ -112,7 +114,7 @@ func TestOneSettingThatIsRefusedKeepsNoOtherFromBeingSet(t *testing.T) {
 	node(t, map[string]int{closeWait: 60}, func() {
 		limits := timeouts
 		limits.MaxPerCore, limits.Min = 1<<20, 1<<20
-		now, err := readValue(fileOf(maxName))
+		now, err := noted.ReadValue(fileOf(maxName))
 		if err != nil || now >= mostEntries {
 			t.Skipf("%s is %d already, %v", maxName, now, err)
 		}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ebb-lb/ebb/agent/noted"
 )
 
 // mostEntries is kube-proxy's bound for nodes with many cores.
@@ -38,14 +40,6 @@ type Limits struct {
 	TCPBeLiberal                 bool
 }
 
-// setting is one of the kernel's, and what it is to be at least.
-type setting struct {
-	name  string
-	least int
-}
-
-func (s setting) file() string { return fileOf(s.name) }
-
 func fileOf(name string) string {
 	if name == bucketsName {
 		return bucketsFile
@@ -54,21 +48,26 @@ func fileOf(name string) string {
 }
 
 // settings returns what a machine with so many cores is to have. The size of the
-// hash table comes behind the limit it follows from.
-func (l Limits) settings(cores int) []setting {
+// hash table follows from the limit.
+func (l Limits) settings(cores int) []noted.Setting {
 	entries := l.entries(cores)
-	all := []setting{
-		{maxName, entries},
-		{bucketsName, entries / perBucket},
-		{established, seconds(l.TCPEstablished)},
-		{closeWait, seconds(l.TCPCloseWait)},
-		{udpTimeout, seconds(l.UDP)},
-		{udpStream, seconds(l.UDPStream)},
+	all := []noted.Setting{
+		setting(maxName, entries),
+		setting(bucketsName, entries/perBucket),
+		setting(established, seconds(l.TCPEstablished)),
+		setting(closeWait, seconds(l.TCPCloseWait)),
+		setting(udpTimeout, seconds(l.UDP)),
+		setting(udpStream, seconds(l.UDPStream)),
 	}
+	all[1].Follows = maxName
 	if l.TCPBeLiberal {
-		all = append(all, setting{beLiberal, 1})
+		all = append(all, setting(beLiberal, 1))
 	}
 	return all
+}
+
+func setting(name string, least int) noted.Setting {
+	return noted.Setting{Name: name, File: fileOf(name), Least: least}
 }
 
 // entries is kube-proxy's rule for nf_conntrack_max.

@@ -50,7 +50,10 @@ type Parts struct {
 	Clock interface{ Now() (uint32, error) }
 	// Kernel has the routes and neighbours.
 	Kernel Kernel
-	Log    *slog.Logger
+	// Secured tells whether programs know of IPsec policies. Changed is called when they
+	// know of other ones.
+	Secured func() bool
+	Log     *slog.Logger
 }
 
 // Kernel has routes and neighbours; [loader] provides one.
@@ -79,8 +82,8 @@ func New(p Parts) *Keeper {
 	return &Keeper{parts: p, changed: make(chan struct{}, 1), macs: make(map[maps.NextHop]string)}
 }
 
-// Changed tells the Keeper of a change that no event of the kernel tells of: by
-// which devices XDP may send. It does not wait, and may be called from any goroutine.
+// Changed tells the Keeper of a change that no event of routes tells of: by which
+// devices XDP may send, what may have to be encrypted. It does not wait, and may be called from any goroutine.
 func (k *Keeper) Changed() {
 	select {
 	case k.changed <- struct{}{}:
@@ -175,7 +178,7 @@ func (k *Keeper) leave() error {
 	if err != nil {
 		return err
 	}
-	k.state.Until = now - 1
+	k.state.Until, k.state.Secured = now-1, k.parts.Secured()
 	return k.parts.Routes.Put(k.state)
 }
 
@@ -330,6 +333,7 @@ func (k *Keeper) put(edit func(now uint32)) error {
 	if err != nil {
 		return err
 	}
+	k.state.Secured = k.parts.Secured()
 	if edit(now); k.state == k.written {
 		return nil
 	}

@@ -24,6 +24,7 @@ type fake struct {
 	neighbours []loader.Neighbour
 	multipath  bool
 	bySource   bool
+	secured    bool
 	refuse     error // what Neighbours says
 	used       []maps.NextHop
 	tell       func(loader.RouteNews)
@@ -106,7 +107,7 @@ func run(t *testing.T, f *fake, test func(t *testing.T, k *Keeper)) {
 		f.begin, f.inUse = time.Now(), make(map[maps.NextHop]maps.Neighbour)
 		f.broken = make(chan error)
 		f.use(gateway)
-		k := New(Parts{Routes: f, InUse: f, Clock: f, Kernel: f, Log: slog.New(slog.DiscardHandler)})
+		k := New(Parts{Routes: f, InUse: f, Clock: f, Kernel: f, Secured: func() bool { return f.secured }, Log: slog.New(slog.DiscardHandler)})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- k.Run(ctx) }()

@@ -144,10 +144,19 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 1024);
-	__type(key, struct service_cidr_key);
+	__type(key, struct cidr_key);
 	__type(value, __u32);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } service_cidrs SEC(".maps");
+
+/* range -> policies of the kernel (xfrm) may want packets to it encrypted */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1024);
+	__type(key, struct cidr_key);
+	__type(value, __u32);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} secured SEC(".maps");
 
 /* datagram -> the ports only its first fragment has */
 struct {

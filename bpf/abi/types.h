@@ -201,12 +201,12 @@ enum address_flag {
 };
 
 /* A range of service addresses. */
-struct service_cidr_key {
+struct cidr_key {
 	__u32 prefix; /* bits of what follows that count: 32 and those of the address */
 	__u32 v4;     /* as above */
 	union ip_addr addr;
 };
-_Static_assert(sizeof(struct service_cidr_key) == 24, "service_cidr_key has holes");
+_Static_assert(sizeof(struct cidr_key) == 24, "cidr_key has holes");
 
 /* What all fragments of one datagram have in common. */
 struct fragment_key {
@@ -384,6 +384,7 @@ _Static_assert(sizeof(struct route_state) == 16, "route_state has holes");
 enum route_state_flag {
 	ROUTES_MULTIPATH = 1 << 0, /* there may be routes with several paths */
 	ROUTES_BY_SOURCE = 1 << 1, /* there may be rules that look at a packet's source */
+	ROUTES_SECURED = 1 << 2,   /* there is something in secured */
 };
 
 /* A next hop that packets are sent to. */

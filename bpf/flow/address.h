@@ -47,7 +47,7 @@ static __always_inline __u32 address_flags(const union ip_addr *addr)
 /* Whether it is in a range of Services' addresses, which may be nobody's. */
 static __always_inline bool address_reserved(const union ip_addr *addr)
 {
-	struct service_cidr_key key = {
+	struct cidr_key key = {
 		.prefix = 32 + 128,
 		.v4 = addr_v4_mapped(addr->w),
 		.addr = *addr,

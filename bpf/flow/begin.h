@@ -61,7 +61,7 @@ static __always_inline enum verdict begin_at_uplink(struct flow *f)
 		return VERDICT_WAY_WANTED;
 	}
 	if (!w->away) {
-		if (routes_by_source())
+		if (routes_again())
 			f->flags |= FLOW_REROUTE;
 		return VERDICT_NONE;
 	}

@@ -3,8 +3,7 @@
 #ifndef EBB_ROUTE_FIB_H
 #define EBB_ROUTE_FIB_H
 
-#include "route/route.h"
-#include "wire/parse.h"
+#include "route/secured.h"
 
 /*
  * The query that is under way, because the stack is short (512 bytes over all
@@ -75,22 +74,30 @@ static __always_inline bool fib_leads(long err)
 	return err == BPF_FIB_LKUP_RET_SUCCESS || err == BPF_FIB_LKUP_RET_NO_NEIGH;
 }
 
+/* An answer of fib_ask(), beside the kernel's: the stack has to send it, see secured.h. */
+#define FIB_TO_STACK 64
+
 /* Ask the kernel where a packet goes once it is rewritten as f says. */
 static __always_inline long fib_ask(void *ctx, __u32 ingress, const struct route_query *q,
 				    const struct flow *f, struct bpf_fib_lookup *fib)
 {
+	__u32 more = secured_to(&f->dst) ? SECURED_BYTES : 0;
+	long err;
+
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->l4_protocol = q->proto;
 	fib->sport = f->sport;
 	fib->dport = f->dport;
-	fib->tot_len = q->bytes;
+	fib->tot_len = q->bytes + more;
 	fib->ifindex = ingress;
 	if (q->v4)
 		fib->tos = q->label;
 	else
 		fib->flowinfo = q->label;
 	fib_addresses(fib, q->v4, &f->src, &f->dst);
-	return bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
+	err = bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
+	fib->mtu_result -= more;
+	return more && fib_leads(err) ? FIB_TO_STACK : err;
 }
 
 /* A route as flows and backend_routes remember it. */

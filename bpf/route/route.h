@@ -24,6 +24,8 @@
  */
 #define ROUTE_TICKS 32
 
+#define LOOPBACK_IFINDEX 1 /* include/net/flow.h: who asks is this machine itself */
+
 static __always_inline __u32 now_tick(void)
 {
 	return bpf_jiffies64() >> cfg_tick_shift;

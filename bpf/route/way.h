@@ -18,8 +18,6 @@
 
 #include "route/fib.h"
 
-#define LOOPBACK_IFINDEX 1 /* include/net/flow.h: who asks is this machine itself */
-
 /* The answer for a backend, per CPU. Backends share entries. */
 struct backend_way {
 	__u32 backend;
@@ -123,12 +121,12 @@ static __always_inline void way_ask(void *ctx, __u32 ingress, const struct flow_
 	way_of(err, fib->ifindex, b, v4, w);
 }
 
-/* Whether a route may depend on a packet's source. */
-static __always_inline bool routes_by_source(void)
+/* Whether an answer's way may depend on its source, so that it is asked for again. */
+static __always_inline bool routes_again(void)
 {
 	struct route_state *r = routes_get();
 
-	return r && r->flags & ROUTES_BY_SOURCE;
+	return r && r->flags & (ROUTES_BY_SOURCE | ROUTES_SECURED);
 }
 
 #endif

@@ -103,14 +103,14 @@ static __always_inline int fragment_cut(struct __sk_buff *skb, const struct head
 static __always_inline int fragment_translate(struct __sk_buff *skb, struct header_scratch *scratch,
 					      const struct flow *f, enum hook hook, enum verdict *v)
 {
-	bool local = !flow_routed(f);
+	enum ip_way way = flow_routed(f) ? IP_SEND : IP_PASS;
 	enum verdict want = flow_verdict(f);
 	struct outcome o = {.counts = flow_counts(f)};
 
 	scratch->to.src = f->src;
 	scratch->to.dst = f->dst;
-	scratch->to.hops = local ? 0 : 1;
-	*v = local ? want : ip_route(skb, scratch, f, want, &local);
+	scratch->to.hops = way == IP_SEND ? 1 : 0;
+	*v = way == IP_SEND ? ip_route(skb, scratch, f, want, &way) : want;
 	if (*v == VERDICT_TOO_BIG)
 		return fragment_cut(skb, scratch, hook, v);
 	if (*v != want)
@@ -121,7 +121,7 @@ static __always_inline int fragment_translate(struct __sk_buff *skb, struct head
 		return TC_DROP;
 	}
 	tc_fix_sum(skb, scratch->ip.v4, scratch->to.sum, scratch->to.hops);
-	return local ? ip_pass(skb, f) : ip_send(skb, !scratch->ip.l3_off);
+	return ip_send(skb, scratch, f, way);
 }
 
 /*

@@ -48,6 +48,10 @@ static __always_inline int tc_reroute(struct __sk_buff *skb, struct packet *p, s
 		return TC_NEXT;
 	err = fib_ask(skb, LOOPBACK_IFINDEX, &q, f, fib);
 	ifindex = fib->ifindex;
+	if (err == FIB_TO_STACK) {
+		skb->tc_index = TC_SENT;
+		return tc_to_stack(skb, !p->l2);
+	}
 	if (!fib_leads(err) || ifindex == skb->ifindex)
 		return TC_NEXT;
 	d = bpf_map_lookup_elem(&devices, &ifindex);
@@ -123,7 +127,7 @@ static __always_inline int uplink_translate(struct __sk_buff *skb, struct packet
 			return uplink_unsent(skb, p, &r, hook, v);
 	}
 	count_packet(o, *v, tc_len(skb, p));
-	if (tc_rewrite(skb, p, f, routed)) {
+	if (tc_rewrite(skb, p, f, routed && !r.stack)) {
 		*v = VERDICT_REWRITE_FAILED;
 		return TC_DROP;
 	}
@@ -139,6 +143,8 @@ static __always_inline int uplink_translate(struct __sk_buff *skb, struct packet
 		return TC_NEXT;
 	}
 	skb->tc_index = TC_SENT;
+	if (r.stack)
+		return tc_to_stack(skb, !p->l2);
 	if (r.neigh) {
 		struct bpf_fib_lookup *fib = fib_scratch_get();
 

@@ -228,13 +228,20 @@ static __always_inline struct flow *flow_find_any(const struct flow_key *key)
 	return f ? f : bpf_map_lookup_elem(&closed, key);
 }
 
+/* What becomes of a packet that gets a flow's addresses. */
+enum ip_way {
+	IP_SEND,     /* by fib_scratch */
+	IP_PASS,     /* to the stack: it is for this node, or a pod of it */
+	IP_TO_STACK, /* the stack sends it, see tc_to_stack() */
+};
+
 /*
  * Where a packet goes that gets f's addresses: why no further, or v. No sender is
- * told: it is an ICMP error, or a later fragment. local: to this node after all.
+ * told: it is an ICMP error, or a later fragment.
  */
 static __always_inline enum verdict ip_route(struct __sk_buff *skb,
 					     const struct header_scratch *scratch,
-					     const struct flow *f, enum verdict v, bool *local)
+					     const struct flow *f, enum verdict v, enum ip_way *way)
 {
 	struct bpf_fib_lookup *fib = fib_scratch_get();
 	const struct ip_header *ip = &scratch->ip;
@@ -250,18 +257,13 @@ static __always_inline enum verdict ip_route(struct __sk_buff *skb,
 	q.proto = ip->proto;
 	q.v4 = ip->v4;
 	err = fib_ask(skb, skb->ifindex, &q, f, fib);
-	*local = err == BPF_FIB_LKUP_RET_NOT_FWDED && f->flags & FLOW_REVERSE;
-	if (*local || fib_leads(err))
+	if (err == BPF_FIB_LKUP_RET_NOT_FWDED && f->flags & FLOW_REVERSE)
+		*way = IP_PASS;
+	else if (err == FIB_TO_STACK)
+		*way = IP_TO_STACK;
+	if (*way != IP_SEND || fib_leads(err))
 		return v;
 	return err == BPF_FIB_LKUP_RET_FRAG_NEEDED ? VERDICT_TOO_BIG : VERDICT_NO_ROUTE;
-}
-
-/* Send it where ip_route() has found, by the kernel's neighbour code. */
-static __always_inline int ip_send(struct __sk_buff *skb, bool no_l2)
-{
-	struct bpf_fib_lookup *fib = fib_scratch_get();
-
-	return fib ? tc_send_neigh(skb, no_l2, fib) : TC_DROP;
 }
 
 /* To the stack; or, where a pod talks to itself, back to it. */
@@ -277,6 +279,20 @@ static __always_inline int ip_pass(struct __sk_buff *skb, const struct flow *f)
 	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0))
 		return TC_DROP;
 	return bpf_redirect(skb->ifindex, 0);
+}
+
+/* Send it where ip_route() has found: by the kernel's neighbour code, if not by the stack. */
+static __always_inline int ip_send(struct __sk_buff *skb, const struct header_scratch *scratch,
+				   const struct flow *f, enum ip_way way)
+{
+	struct bpf_fib_lookup *fib = fib_scratch_get();
+	bool no_l2 = !scratch->ip.l3_off;
+
+	if (way == IP_PASS)
+		return ip_pass(skb, f);
+	if (way == IP_TO_STACK)
+		return tc_to_stack(skb, no_l2);
+	return fib ? tc_send_neigh(skb, no_l2, fib) : TC_DROP;
 }
 
 #endif

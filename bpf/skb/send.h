@@ -13,7 +13,7 @@ struct tc_route {
 	__u8 neigh; /* by the kernel's neighbour code, the next hop is in fib_scratch_get() */
 	__u8 local; /* to this node after all */
 	__u8 why;   /* there is none: the kernel's answer */
-	__u8 pad;
+	__u8 stack; /* the stack sends it, see tc_to_stack() */
 };
 
 /* How long the kernel asks for a neighbour before it gives up, in ticks. */
@@ -101,6 +101,10 @@ static __always_inline enum verdict tc_resolve(struct __sk_buff *skb, const stru
 		r->local = true;
 		return v;
 	}
+	if (err == FIB_TO_STACK) {
+		r->stack = true;
+		return v;
+	}
 	if (err == BPF_FIB_LKUP_RET_NO_NEIGH && !neighbour_dead())
 		return v;
 	r->why = err;
@@ -154,6 +158,22 @@ static __always_inline enum verdict tc_route(struct __sk_buff *skb, struct packe
 	if (p->l2)
 		next_hop_write_eth(p, &r->hop);
 	return v;
+}
+
+/*
+ * Have the stack send a packet that is translated: at the loopback device, the only one where
+ * it takes packets from addresses of its own that come in (the agent sets accept_local there).
+ * Their frames are to the device's MAC, which is empty. Not inlined, for the stack.
+ */
+__noinline int tc_to_stack(struct __sk_buff *skb, __u32 no_l2)
+{
+	struct eth_hdr eth = {.proto = skb->protocol};
+
+	if (skb->vlan_present)
+		bpf_skb_vlan_pop(skb);
+	if (tc_restore_l2(skb, no_l2) || bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0))
+		return TC_DROP;
+	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
 }
 
 /*

@@ -135,29 +135,33 @@ func (a SourceRanges) All() (map[maps.SourceRange]struct{}, error) {
 	return a.f.sourceRanges.all(), nil
 }
 
-// ServiceCIDRs stands for maps.ServiceCIDRs.
-type ServiceCIDRs struct{ f *Fake }
+// CIDRs stands for maps.CIDRs.
+type CIDRs struct {
+	f    *Fake
+	h    *hash[netip.Prefix, struct{}]
+	what string
+}
 
-// Put behaves as maps.ServiceCIDRs.Put.
-func (a ServiceCIDRs) Put(p netip.Prefix) error {
+// Put behaves as maps.CIDRs.Put.
+func (a CIDRs) Put(p netip.Prefix) error {
 	return wrap(a.f.write(func() (bool, error) {
 		if err := (maps.SourceRange{Prefix: p}).Validate(); err != nil {
 			return false, err
 		}
-		return a.f.serviceCIDRs.put(p, struct{}{})
-	}), "put service range %s", p)
+		return a.h.put(p, struct{}{})
+	}), "put %s range %s", a.what, p)
 }
 
-// Delete behaves as maps.ServiceCIDRs.Delete.
-func (a ServiceCIDRs) Delete(p netip.Prefix) error {
-	return wrap(a.f.write(func() (bool, error) { return a.f.serviceCIDRs.del(p) }), "delete service range %s", p)
+// Delete behaves as maps.CIDRs.Delete.
+func (a CIDRs) Delete(p netip.Prefix) error {
+	return wrap(a.f.write(func() (bool, error) { return a.h.del(p) }), "delete %s range %s", a.what, p)
 }
 
-// All behaves as maps.ServiceCIDRs.All.
-func (a ServiceCIDRs) All() (map[netip.Prefix]struct{}, error) {
+// All behaves as maps.CIDRs.All.
+func (a CIDRs) All() (map[netip.Prefix]struct{}, error) {
 	a.f.mu.Lock()
 	defer a.f.mu.Unlock()
-	return a.f.serviceCIDRs.all(), nil
+	return a.h.all(), nil
 }
 
 // RuntimeValues stands for maps.RuntimeValues.

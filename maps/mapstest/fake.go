@@ -14,10 +14,10 @@ import (
 // What a Fake has room for, as the real maps; for NodeAddresses addresses
 // besides one for each frontend.
 const (
-	MaxDevices      = 1024
-	MaxStations     = 1024
-	MaxServiceCIDRs = 1024
-	NodeAddresses   = 1024
+	MaxDevices    = 1024
+	MaxStations   = 1024
+	MaxCIDRs      = 1024
+	NodeAddresses = 1024
 )
 
 // Fake has the accessors of maps.Set. It is safe for concurrent use. A write
@@ -30,6 +30,7 @@ type Fake struct {
 	stations     *hash[maps.Station, uint32]
 	sourceRanges *hash[maps.SourceRange, struct{}]
 	serviceCIDRs *hash[netip.Prefix, struct{}]
+	secured      *hash[netip.Prefix, struct{}]
 	addresses    *hash[netip.Addr, maps.AddressFlags]
 	backends     []maps.Backend
 	slots        []maps.BackendID
@@ -49,7 +50,8 @@ func New(sizes maps.Sizes) *Fake {
 		devices:      newHash[uint32, maps.Device](MaxDevices),
 		stations:     newHash[maps.Station, uint32](MaxStations),
 		sourceRanges: newHash[maps.SourceRange, struct{}](sizes.SourceRanges),
-		serviceCIDRs: newHash[netip.Prefix, struct{}](MaxServiceCIDRs),
+		serviceCIDRs: newHash[netip.Prefix, struct{}](MaxCIDRs),
+		secured:      newHash[netip.Prefix, struct{}](MaxCIDRs),
 		addresses:    newHash[netip.Addr, maps.AddressFlags](sizes.Frontends + NodeAddresses),
 		backends:     make([]maps.Backend, sizes.Backends),
 		slots:        make([]maps.BackendID, sizes.Slots),
@@ -114,9 +116,10 @@ func (f *Fake) Stations() Stations { return Stations{f} }
 func (f *Fake) SourceRanges() SourceRanges { return SourceRanges{f} }
 
 // ServiceCIDRs stands for maps.Set.ServiceCIDRs.
-func (f *Fake) ServiceCIDRs() ServiceCIDRs {
-	return ServiceCIDRs{f}
-}
+func (f *Fake) ServiceCIDRs() CIDRs { return CIDRs{f, f.serviceCIDRs, "service"} }
+
+// Secured stands for maps.Set.Secured.
+func (f *Fake) Secured() CIDRs { return CIDRs{f, f.secured, "secured"} }
 
 // Addresses stands for maps.Set.Addresses.
 func (f *Fake) Addresses(own maps.AddressFlags) Addresses { return Addresses{f, own} }
@@ -155,6 +158,7 @@ func (f *Fake) Contents() (maps.Contents, error) {
 		Stations:     f.stations.all(),
 		SourceRanges: f.sourceRanges.all(),
 		ServiceCIDRs: f.serviceCIDRs.all(),
+		Secured:      f.secured.all(),
 		Addresses:    f.addresses.all(),
 	}
 	var err error

@@ -42,6 +42,7 @@ const (
 	FloorMapPressure          = "pressure"
 	FloorMapRoutes            = "routes"
 	FloorMapRuntime           = "runtime"
+	FloorMapSecured           = "secured"
 	FloorMapServiceCidrs      = "service_cidrs"
 	FloorMapServicePorts      = "service_ports"
 	FloorMapSlots             = "slots"
@@ -159,6 +160,7 @@ type FloorMapSpecs struct {
 	Pressure      *ebpf.MapSpec `ebpf:"pressure"`
 	Routes        *ebpf.MapSpec `ebpf:"routes"`
 	Runtime       *ebpf.MapSpec `ebpf:"runtime"`
+	Secured       *ebpf.MapSpec `ebpf:"secured"`
 	ServiceCidrs  *ebpf.MapSpec `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.MapSpec `ebpf:"service_ports"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
@@ -236,6 +238,7 @@ type FloorMaps struct {
 	Pressure      *ebpf.Map `ebpf:"pressure"`
 	Routes        *ebpf.Map `ebpf:"routes"`
 	Runtime       *ebpf.Map `ebpf:"runtime"`
+	Secured       *ebpf.Map `ebpf:"secured"`
 	ServiceCidrs  *ebpf.Map `ebpf:"service_cidrs"`
 	ServicePorts  *ebpf.Map `ebpf:"service_ports"`
 	Slots         *ebpf.Map `ebpf:"slots"`
@@ -276,6 +279,7 @@ func (m *FloorMaps) Close() error {
 		m.Pressure,
 		m.Routes,
 		m.Runtime,
+		m.Secured,
 		m.ServiceCidrs,
 		m.ServicePorts,
 		m.Slots,

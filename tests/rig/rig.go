@@ -275,10 +275,12 @@ func (r *Rig) resetClients(tb testing.TB) {
 	for s := range ranges {
 		r.must(tb, r.Set.SourceRanges().Delete(s))
 	}
-	cidrs, err := r.Set.ServiceCIDRs().All()
-	r.must(tb, err)
-	for p := range cidrs {
-		r.must(tb, r.Set.ServiceCIDRs().Delete(p))
+	for _, m := range []maps.CIDRs{r.Set.ServiceCIDRs(), r.Set.Secured()} {
+		all, err := m.All()
+		r.must(tb, err)
+		for p := range all {
+			r.must(tb, m.Delete(p))
+		}
 	}
 	addrs, err := r.Set.Addresses(maps.ServiceAddress | maps.NodeAddress).All()
 	r.must(tb, err)
