@@ -412,7 +412,8 @@ const (
 	LayoutVerdictVERDICT_NOT_OURS         LayoutVerdict = 35
 	LayoutVerdictVERDICT_MARTIAN          LayoutVerdict = 36
 	LayoutVerdictVERDICT_FRAGMENTED       LayoutVerdict = 37
-	LayoutVerdictVERDICT_COUNT            LayoutVerdict = 38
+	LayoutVerdictVERDICT_PASSED_ON        LayoutVerdict = 38
+	LayoutVerdictVERDICT_COUNT            LayoutVerdict = 39
 	LayoutVerdictVERDICT_MAX              LayoutVerdict = 64
 )
 

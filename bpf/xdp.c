@@ -205,6 +205,19 @@ static __always_inline int xdp_refuse(const struct packet *p, enum verdict *v)
 	return XDP_PASS;
 }
 
+/* TC asks for the way. As xdp_refuse(), but what has gone that way before is not counted. */
+static __always_inline int xdp_pass_on(enum verdict *v)
+{
+	struct halves *room = halves_room();
+
+	if (room && (room->passed || answer_allowed())) {
+		*v = VERDICT_LEFT_TO_TC;
+		return XDP_PASS;
+	}
+	*v = VERDICT_REJECT_LIMITED;
+	return XDP_DROP;
+}
+
 /* Global functions, because their stack is then their own. */
 __noinline int ways_ask_xdp(struct xdp_md *ctx, const struct segment *s)
 {
@@ -245,6 +258,8 @@ int ebb_xdp(struct xdp_md *ctx)
 			action = xdp_translate(ctx, &p, &o, &v);
 		else if (verdict_refuses(v))
 			action = xdp_refuse(&p, &v);
+		else if (v == VERDICT_PASSED_ON)
+			action = xdp_pass_on(&v);
 		else if (!verdict_passes(v))
 			action = XDP_DROP;
 	}

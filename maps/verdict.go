@@ -62,6 +62,7 @@ const (
 
 	// Sent on in pieces.
 	VerdictFragmented // larger than the way; each piece has a verdict of its own
+	VerdictPassedOn   // the middle of a connection, as it is, to the node its backend is on
 
 	// VerdictCount is the number of verdicts with a name.
 	VerdictCount
@@ -109,6 +110,7 @@ var verdictNames = [VerdictCount]string{
 	VerdictNotOurs:         "not-ours",
 	VerdictMartian:         "martian",
 	VerdictFragmented:      "fragmented",
+	VerdictPassedOn:        "passed-on",
 }
 
 // String returns the verdict as metrics and tables show it, such as

@@ -462,7 +462,9 @@ enum verdict {
 	VERDICT_MARTIAN = 36, /* to begin a flow, from an address that cannot be a client's */
 	/* sent on in pieces */
 	VERDICT_FRAGMENTED = 37, /* larger than the way; each piece has a verdict of its own */
-	VERDICT_COUNT = 38,
+	/* sent on as they are */
+	VERDICT_PASSED_ON = 38, /* the middle of a connection, to the node its backend is on */
+	VERDICT_COUNT = 39,
 	VERDICT_MAX = 64, /* counters per hook */
 };
 

@@ -205,6 +205,29 @@ static __always_inline enum verdict begin_ends(struct beginning *bg)
 		       : VERDICT_NONE;
 }
 
+/* What becomes of the middle of a connection that cannot go on here. */
+static __always_inline enum verdict begin_unknown(void)
+{
+	return cfg_unknown_flow == UNKNOWN_PASS ? VERDICT_NOT_SERVICE : VERDICT_NO_FLOW;
+}
+
+/*
+ * The middle of a connection whose backend is elsewhere. It may have come in there so far,
+ * before routers chose another way: the node of the backend is the one that may know it.
+ * SCTP is not sent there: its peers know more addresses of each other.
+ */
+static __always_inline enum verdict begin_elsewhere(const struct segment *s, struct beginning *bg)
+{
+	struct halves *room = halves_room();
+	__u32 index;
+
+	if (s->pod || s->key.proto != IPPROTO_TCP || !(s->tcp_flags & TCP_ACK) ||
+	    s->tcp_flags & TCP_RST || cfg_unknown_flow == UNKNOWN_PASS || !room)
+		return begin_unknown();
+	room->passed = given_recall(bg->hash, &index) && index == bg->forward->backend;
+	return VERDICT_PASSED_ON;
+}
+
 /* Begin a flow to backend b. VERDICT_NONE: room->forward is its forward half. */
 static __always_inline enum verdict begin_with_backend(const struct segment *s,
 						       const struct frontend *fe,
@@ -222,8 +245,7 @@ static __always_inline enum verdict begin_with_backend(const struct segment *s,
 		if (!allowed)
 			return VERDICT_SOURCE_RANGE;
 		if (!begin_goes_on(bg->forward))
-			return cfg_unknown_flow == UNKNOWN_PASS ? VERDICT_NOT_SERVICE
-								: VERDICT_NO_FLOW;
+			return begin_elsewhere(s, bg);
 		if (s->tcp_flags & TCP_RST)
 			return begin_ends(bg);
 		flags |= FLOW_MIDWAY;

@@ -25,6 +25,7 @@ struct halves {
 	__u32 wanted[2];       /* with VERDICT_WAY_WANTED: backends whose way is not known */
 	__u32 asked;           /* it was asked for */
 	__u32 named;           /* the backend a beginning is given */
+	__u32 passed;          /* with VERDICT_PASSED_ON: packets of the tuple were before */
 };
 
 /* Room for one of them per CPU: the stack is short, see fib_scratch. */

@@ -15,6 +15,7 @@
 #include "skb/fragment.h"
 #include "skb/known.h"
 #include "skb/other.h"
+#include "skb/peer.h"
 #include "skb/rewrite.h"
 #include "skb/send.h"
 
@@ -264,6 +265,27 @@ static __always_inline enum verdict tc_decide(struct __sk_buff *skb, struct pack
 	return v == VERDICT_NONE ? tc_begin(skb, p, o, hook) : v;
 }
 
+/* Do with a packet what has been decided. */
+static __always_inline int tc_carry_out(struct __sk_buff *skb, struct packet *p, struct outcome *o,
+					enum hook hook, enum verdict *v)
+{
+	if (hook == HOOK_TC_INGRESS && *v == VERDICT_PASSED_ON) {
+		bool plain = p->l2 && !p->vlans && !skb->vlan_present;
+		int action = plain ? pass_on(skb, p->l3_off) : TC_UNHANDLED;
+
+		if (action != TC_UNHANDLED) {
+			skb->tc_index = TC_SENT;
+			return action;
+		}
+		*v = begin_unknown();
+	}
+	if (core_translates(o, *v))
+		return tc_translate(skb, p, o, hook, v);
+	if (verdict_refuses(*v))
+		return tc_refuse(skb, p, o, v);
+	return verdict_passes(*v) ? TC_NEXT : TC_DROP;
+}
+
 /* One packet at a hook of TC. */
 static __always_inline int tc_handle(struct __sk_buff *skb, enum hook hook)
 {
@@ -292,12 +314,7 @@ static __always_inline int tc_handle(struct __sk_buff *skb, enum hook hook)
 		return handled;
 	if (v == VERDICT_NONE) {
 		v = hook_is_egress(hook) ? core_egress(&p, &o, hook) : tc_decide(skb, &p, &o, hook);
-		if (core_translates(&o, v))
-			action = tc_translate(skb, &p, &o, hook, &v);
-		else if (verdict_refuses(v))
-			action = tc_refuse(skb, &p, &o, &v);
-		else if (!verdict_passes(v))
-			action = TC_DROP;
+		action = tc_carry_out(skb, &p, &o, hook, &v);
 	} else if (v == VERDICT_NOT_L4 && !hook_is_egress(hook)) {
 		v = other_verdict(skb, hook);
 		action = tc_other(skb, &p, &o, &v);

@@ -52,7 +52,11 @@ var provocations = map[maps.Verdict]func(c *conversation) rig.Result{
 		c.setState(maps.Gone)
 		return c.run(c.hook, c.first())
 	},
+	maps.VerdictPassedOn: func(c *conversation) rig.Result {
+		return c.run(c.hook, c.spec(c.f.client, c.f.vip, packet.ACK, ""))
+	},
 	maps.VerdictNoFlow: func(c *conversation) rig.Result {
+		c.edit = fromPeer
 		return c.run(c.hook, c.spec(c.f.client, c.f.vip, packet.ACK, ""))
 	},
 	maps.VerdictSNATExhausted: func(c *conversation) rig.Result {
