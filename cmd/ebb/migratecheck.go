@@ -151,7 +151,7 @@ func (r migrateReport) writeFound(line func(what string, text any)) {
 		line("rules", removal)
 	}
 	for _, family := range r.Found.NoOtherNAT {
-		line("note", fmt.Sprintf("kube-proxy's are the only rules of NAT in the family %s; see ebb migrate finish --dry-run", family))
+		line("note", fmt.Sprintf("nothing else has netfilter translate connections of the family %s; see ebb migrate finish --dry-run", family))
 	}
 	for _, note := range r.Found.Notes {
 		line("note", note)

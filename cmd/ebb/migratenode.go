@@ -144,8 +144,9 @@ func (n migrateNode) refusals(found leftovers.Found) []string {
 		all = append(all, fmt.Sprintf("%d connections go by IPVS, and end with its virtual servers; wait for these to end", n))
 	}
 	for _, family := range found.NoOtherNAT {
-		all = append(all, fmt.Sprintf("the rules of NAT in table %s kube-proxy are the only ones of the family: with them connections end that kube-proxy has translated; "+
-			"wait for these to end, or first give netfilter a chain to stay for: nft 'add table %[1]s stay; add chain %[1]s stay nat { type nat hook postrouting priority 100; }'", family))
+		all = append(all, fmt.Sprintf("nothing but kube-proxy's rules has netfilter translate connections of the family %[1]s: those that it translates now end with the rules; "+
+			"wait for them to end, or first give netfilter a reason to go on: "+
+			"nft 'add table %[1]s stay; add chain %[1]s stay nat { type nat hook postrouting priority 100; }; add rule %[1]s stay nat ct state new accept'", family))
 	}
 	return all
 }

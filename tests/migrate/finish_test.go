@@ -151,12 +151,33 @@ func TestAChainThatAnotherOneUsesStays(t *testing.T) {
 func TestTheLastRulesOfNATAreNotRemovedUnasked(t *testing.T) {
 	w := newWorld(t)
 	w.must(w.rules(families()[0], "kube-proxy.nft"), "nft", "-f", "-")
-	const why = "the rules of NAT in table ip kube-proxy are the only ones of the family"
+	const why = "has netfilter translate connections of the family ip:"
 	if said := w.migrate(3, "finish"); !strings.Contains(said.err, why) {
 		t.Error(said.err)
 	}
 	w.must("add table ip stay; add chain ip stay nat { type nat hook postrouting priority 100; }", "nft", "-f", "-")
+	if said := w.migrate(3, "finish"); !strings.Contains(said.err, why) {
+		t.Errorf("beside a chain that tracks nothing: %s", said.err)
+	}
+	w.must("add rule ip stay nat ct state new accept", "nft", "-f", "-")
 	if said := w.migrate(3, "finish"); strings.Contains(said.err, why) {
-		t.Error(said.err)
+		t.Errorf("beside one that tracks: %s", said.err)
+	}
+}
+
+// The kubelet's rules track connections, and chains that iptables has made for NAT stay.
+func TestRulesOfTheKubeletLetConnectionsGoOn(t *testing.T) {
+	for _, backend := range []string{"-nft", "-legacy"} {
+		w := newWorld(t)
+		f := families()[0]
+		w.load(f, backend, "kube-proxy.iptables")
+		const why = "has netfilter translate connections"
+		if said := w.migrate(3, "finish"); !strings.Contains(said.err, why) {
+			t.Errorf("iptables%s, without others: %s", backend, said.err)
+		}
+		w.load(f, backend, "others.iptables")
+		if said := w.migrate(3, "finish"); strings.Contains(said.err, why) {
+			t.Errorf("iptables%s, with others: %s", backend, said.err)
+		}
 	}
 }

@@ -34,12 +34,12 @@ const ruled = `table ip kube-proxy {
 		masquerade fully-random
 	}
 	chain mark-for-masquerade { meta mark set meta mark | 0x4000; }
-	chain service-http { jump mark-for-masquerade; numgen random mod 2 vmap { 0 : goto here-http, 1 : goto there-http }; }
-	chain service-echo { jump mark-for-masquerade; numgen random mod 2 vmap { 0 : goto here-echo, 1 : goto there-echo }; }
-	chain here-http { meta l4proto tcp dnat to %[4]s:%[6]d; }
-	chain there-http { meta l4proto tcp dnat to %[5]s:%[6]d; }
-	chain here-echo { meta l4proto udp dnat to %[4]s:%[7]d; }
-	chain there-echo { meta l4proto udp dnat to %[5]s:%[7]d; }
+	chain service-http { jump mark-for-masquerade; numgen random mod 2 vmap { 0 : goto endpoint-here-http, 1 : goto tendpoint-here-http }; }
+	chain service-echo { jump mark-for-masquerade; numgen random mod 2 vmap { 0 : goto endpoint-here-echo, 1 : goto tendpoint-here-echo }; }
+	chain endpoint-here-http { meta l4proto tcp dnat to %[4]s:%[6]d; }
+	chain tendpoint-here-http { meta l4proto tcp dnat to %[5]s:%[6]d; }
+	chain endpoint-here-echo { meta l4proto udp dnat to %[4]s:%[7]d; }
+	chain tendpoint-here-echo { meta l4proto udp dnat to %[5]s:%[7]d; }
 }
 `
 
@@ -57,10 +57,8 @@ func TestConnectionsLiveOnWhileEbbAndKubeProxyTakeTurns(t *testing.T) {
 	for _, mode := range []string{"native", "off"} {
 		t.Run("xdp "+mode, func(t *testing.T) {
 			w := newWorld(t)
-			here, there := w.addEcho(w.entry), w.addEcho(w.lab.Nodes[1])
 			vip, _ := lab.DefaultVIPs()
-			rules := fmt.Sprintf(ruled, vip, httpPort, echoPort, here.Addr4, there.Addr4, pod.HTTPPort, pod.UDPPort)
-			w.publish(here, there)
+			rules := w.kubeProxysRules()
 			w.masquerade() // the CNI's: without any rule of NAT netfilter forgets what it translates
 			w.nft(rules)
 			theirs := w.talks("kube-proxy's", vip)
@@ -69,7 +67,7 @@ func TestConnectionsLiveOnWhileEbbAndKubeProxyTakeTurns(t *testing.T) {
 			w.await("the agent to be ready", p, w.healthy)
 			theirs.goOn("once ebb is there")
 			ours := w.talks("ebb's", vip)
-			w.nft("delete table ip kube-proxy")
+			w.migrateFinish(0, "removed nftables table ip kube-proxy")
 			theirs.goOn("once the rules are gone")
 			ours.goOn("once the rules are gone")
 			w.nft(rules)
@@ -80,6 +78,40 @@ func TestConnectionsLiveOnWhileEbbAndKubeProxyTakeTurns(t *testing.T) {
 			theirs.goOn("once ebb has handed back")
 			w.talks("kube-proxy's later", vip)
 		})
+	}
+}
+
+// Where kube-proxy's rules of NAT are the only ones, netfilter forgets with them what
+// it translates, unless a chain stays.
+func TestConnectionsOutliveTheLastRulesOfNATByAChainThatStays(t *testing.T) {
+	w := newWorld(t)
+	vip, _ := lab.DefaultVIPs()
+	w.nft(w.kubeProxysRules())
+	theirs := w.talks("kube-proxy's", vip)
+	p := w.startAgentWith("--health-responder", "off", "--east-west", "off", "--xdp", "off")
+	w.await("the agent to be ready", p, w.healthy)
+	w.migrateFinish(3, "has netfilter translate connections of the family ip:")
+	theirs.goOn("once it was refused to remove the rules")
+	w.nft("add table ip stay; add chain ip stay nat { type nat hook postrouting priority 100; }; add rule ip stay nat ct state new accept")
+	w.migrateFinish(0, "removed nftables table ip kube-proxy")
+	theirs.goOn("once the rules are gone")
+}
+
+// kubeProxysRules returns rules for the lab's Service, with a pod on each node.
+func (w *world) kubeProxysRules() string {
+	w.Helper()
+	here, there := w.addEcho(w.entry), w.addEcho(w.lab.Nodes[1])
+	vip, _ := lab.DefaultVIPs()
+	w.publish(here, there)
+	return fmt.Sprintf(ruled, vip, httpPort, echoPort, here.Addr4, there.Addr4, pod.HTTPPort, pod.UDPPort)
+}
+
+// migrateFinish executes ebb migrate finish, which ends with a code and says something.
+func (w *world) migrateFinish(code int, says string) {
+	w.Helper()
+	p := w.run("migrate", "finish", "--bpffs", bpffs)
+	if got := p.wait(); got != code || !strings.Contains(p.out.String(), says) {
+		w.Fatalf("ebb migrate finish: exit code %d, want %d and %q\n%s", got, code, says, p.out)
 	}
 }
 

@@ -56,38 +56,41 @@ func (f family) find(ctx context.Context, m Machine, backend string) string {
 	return f.program
 }
 
-// look adds to found what the backends of f have.
-func (f family) look(ctx context.Context, m Machine, n nft, found *Found) error {
+// look adds to found what the backends of f have, and returns what remains of them
+// without it.
+func (f family) look(ctx context.Context, m Machine, n nft, found *Found) (remains, error) {
+	var left remains
 	legacy, err := f.legacyTables(m)
 	if err != nil {
-		return err
+		return left, err
 	}
 	if len(legacy) > 0 {
-		if err := f.save(ctx, m, backendLegacy, found, func(string) bool { return true }); err != nil {
-			return err
+		if left, err = f.save(ctx, m, backendLegacy, found, func(string) bool { return true }); err != nil {
+			return left, err
 		}
 	}
 	suspects := n.owned(f.name)
 	if n.known && len(suspects) == 0 {
-		return nil
+		return left, nil
 	}
-	return f.save(ctx, m, backendNFT, found, func(table string) bool { return !n.known || slices.Contains(suspects, table) })
+	more, err := f.save(ctx, m, backendNFT, found, func(table string) bool { return !n.known || slices.Contains(suspects, table) })
+	return left.or(more), err
 }
 
 // save reads the tables of a backend. unread tables in which something may be are
 // unknown.
-func (f family) save(ctx context.Context, m Machine, backend string, found *Found, matters func(table string) bool) error {
+func (f family) save(ctx context.Context, m Machine, backend string, found *Found, matters func(table string) bool) (remains, error) {
 	program := f.find(ctx, m, backend)
 	if program == "" {
 		if slices.ContainsFunc([]string{"nat", "filter", "mangle"}, matters) {
 			found.Unknown = append(found.Unknown, fmt.Sprintf(
 				"%s rules of iptables (%s) are not known: %s-save and -restore for this backend are not in PATH; install the package iptables", f.title, backend, f.program))
 		}
-		return nil
+		return remains{}, nil
 	}
 	out, err := m.Run(ctx, "", program+"-save")
 	if err != nil {
-		return err
+		return remains{}, err
 	}
 	tables, unread := parseSaved(out)
 	for _, table := range unread {
@@ -97,7 +100,11 @@ func (f family) save(ctx context.Context, m Machine, backend string, found *Foun
 		}
 	}
 	f.add(found, backend, program, tables)
-	return nil
+	var left remains
+	for _, t := range tables {
+		left = left.or(t.remains())
+	}
+	return left, nil
 }
 
 func (f family) add(found *Found, backend, program string, tables []saved) {

@@ -17,8 +17,8 @@ type Found struct {
 	NFTables []NFTable  `json:"nftables,omitempty"`
 	IPTables []IPTables `json:"iptables,omitempty"`
 	IPVS     IPVS       `json:"ipvs,omitzero"`
-	// NoOtherNAT are the families ("ip", "ip6") whose last rules of NAT are those of
-	// kube-proxy's nftables table: connections it has translated end with them.
+	// NoOtherNAT are the families ("ip", "ip6") for which nobody else has netfilter
+	// translate and track connections: those that kube-proxy has translated end with it.
 	NoOtherNAT []string `json:"noOtherNAT,omitempty"`
 	// Notes are what an operator should know of it, a sentence each.
 	Notes []string `json:"notes,omitempty"`
@@ -28,8 +28,9 @@ type Found struct {
 
 // NFTable is a table of kube-proxy's nftables mode.
 type NFTable struct {
-	Family string `json:"family"`
-	Chains int    `json:"chains"`
+	Family    string `json:"family"`
+	Chains    int    `json:"chains"`
+	Endpoints int    `json:"endpoints"` // chains that translate to one
 }
 
 // IPTables is what one backend of iptables has of one family.

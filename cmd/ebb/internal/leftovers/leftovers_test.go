@@ -140,6 +140,8 @@ func TestEachModeIsFoundAndRemoved(t *testing.T) {
 		{"nftables", []string{ModeNFTables}, func(m *machine) {
 			m.says["nft -j list tables"] = read(t, "nft-tables.json")
 			m.says["nft -j list chains"] = read(t, "nft-chains.json")
+			m.says["nft list table inet kube-proxy"] = "table inet kube-proxy {\n}\n"
+			m.says["nft list table ip mine"] = "table ip mine {\n}\n"
 		}},
 		{"ipvs", []string{ModeIPVS}, func(m *machine) {
 			m.files["/proc/net/dev"] += "kube-ipvs0: 0\n"
@@ -250,12 +252,37 @@ func TestTheLastNATIsThatOfAFamily(t *testing.T) {
 	m := node()
 	m.says["nft -j list tables"] = read(t, "nft-tables.json")
 	m.says["nft -j list chains"] = read(t, "nft-chains.json") // IPv4 has another chain for NAT
-	if diff := cmp.Diff([]string{"ip6"}, look(t, m).NoOtherNAT); diff != "" {
-		t.Error(diff)
+	m.says["nft list table inet kube-proxy"] = "table inet kube-proxy {\n}\n"
+	want := func(why string, families ...string) {
+		t.Helper()
+		if diff := cmp.Diff(families, look(t, m).NoOtherNAT); diff != "" {
+			t.Errorf("%s: %s", why, diff)
+		}
 	}
+	m.says["nft list table ip mine"] = "table ip mine {\n\tchain post {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n\t\tcomment \"no masquerade here\" accept\n\t}\n}\n"
+	want("a chain that tracks nothing", "ip", "ip6")
+	m.says["nft list table ip mine"] = "table ip mine {\n\tchain post {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n\t\tip saddr 10.0.0.0/8 masquerade fully-random\n\t}\n}\n"
+	want("one that masquerades", "ip6")
 	m.files["/proc/net/ip6_tables_names"] = "nat\n"
-	if f := look(t, m); len(f.NoOtherNAT) > 0 {
-		t.Errorf("%+v", f.NoOtherNAT)
+	m.says["ip6tables-legacy-save"] = "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n"
+	want("legacy chains that track nothing", "ip6")
+	m.says["ip6tables-legacy-save"] += "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m conntrack --ctstate NEW -j KUBE-SERVICES\nCOMMIT\n"
+	want("legacy rules of kube-proxy's own", "ip6")
+	m.says["ip6tables-legacy-save"] += "*raw\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -m conntrack --ctstate NEW -j ACCEPT\nCOMMIT\n"
+	want("others track")
+	delete(m.files, "/proc/net/ip6_tables_names")
+	m.says["nft -j list chains"] = strings.Replace(m.says["nft -j list chains"], "endpoint-ABCDEFG2", "service-ABCDEFG2", 1)
+	want("no endpoint has IPv6")
+}
+
+func TestRulesThatIPTablesPutThereForKubeProxyTrackNothingForOthers(t *testing.T) {
+	const text = "table ip filter {\n\tchain KUBE-FORWARD {\n\t\tct state related,established accept\n\t}\n" +
+		"\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy accept;\n\t\tct state new counter packets 0 bytes 0 jump KUBE-SERVICES\n\t}\n"
+	if tracks("filter", text+"}\n") {
+		t.Error("kube-proxy's own rules count")
+	}
+	if !tracks("filter", text+"\tchain KUBE-FIREWALL {\n\t\tct status dnat drop\n\t}\n}\n") {
+		t.Error("the kubelet's rules do not count")
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 )
 
 // Look finds what kube-proxy has left on m. It changes nothing. IPVS virtual servers at
@@ -21,15 +20,8 @@ func Look(ctx context.Context, m Machine, spared []netip.Prefix) (Found, error) 
 	}
 	found.NFTables = n.proxy
 	for _, f := range families() {
-		if err := f.look(ctx, m, n, &found); err != nil {
+		if err := f.lookAll(ctx, m, n, &found); err != nil {
 			return found, fmt.Errorf("look for rules of %s: %w", f.program, err)
-		}
-		last, err := f.lastNAT(m, n)
-		if err != nil {
-			return found, err
-		}
-		if last {
-			found.NoOtherNAT = append(found.NoOtherNAT, f.name)
 		}
 	}
 	if err := lookIPVS(ctx, m, spared, &found); err != nil {
@@ -38,12 +30,16 @@ func Look(ctx context.Context, m Machine, spared []netip.Prefix) (Found, error) 
 	return found, nil
 }
 
-// lastNAT reports whether the kernel stops translating connections of f with the
-// table of kube-proxy.
-func (f family) lastNAT(m Machine, n nft) (bool, error) {
-	if !slices.ContainsFunc(n.proxy, func(t NFTable) bool { return t.Family == f.name }) || n.translates(f.name) {
-		return false, nil
+// lookAll adds what the backends of f have, and whether the kernel goes on translating
+// without it.
+func (f family) lookAll(ctx context.Context, m Machine, n nft, found *Found) error {
+	left, err := f.look(ctx, m, n, found)
+	if err != nil || !found.translates(f.name) {
+		return err
 	}
-	legacy, err := f.legacyTables(m)
-	return !slices.Contains(legacy, "nat"), err
+	others, err := n.remains(ctx, m, f.name)
+	if left = left.or(others); !left.translates || !left.tracks {
+		found.NoOtherNAT = append(found.NoOtherNAT, f.name)
+	}
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 const proxyTable = "kube-proxy"
@@ -12,12 +13,12 @@ const proxyTable = "kube-proxy"
 // nftList is what nft -j list says.
 type nftList struct {
 	Objects []struct {
-		Table *struct {
-			Family, Name string
-		}
+		Table *nftTable
 		Chain *nftChain
 	} `json:"nftables"`
 }
+
+type nftTable struct{ Family, Name string }
 
 type nftChain struct {
 	Family, Table, Name, Type string
@@ -27,7 +28,8 @@ type nftChain struct {
 type nft struct {
 	known  bool // whether nft is there
 	proxy  []NFTable
-	chains []nftChain // of other tables
+	others []nftTable
+	chains []nftChain // of others
 }
 
 func listNFT(ctx context.Context, m Machine) (nft, error) {
@@ -51,17 +53,22 @@ func listNFT(ctx context.Context, m Machine) (nft, error) {
 
 func (l nftList) read() nft {
 	n := nft{known: true}
-	counts := map[string]int{}
+	counts, endpoints := map[string]int{}, map[string]int{}
 	for _, o := range l.Objects {
 		if c := o.Chain; c != nil && kubeProxys(c.Family, c.Table) {
 			counts[c.Family]++
+			if strings.HasPrefix(c.Name, "endpoint-") {
+				endpoints[c.Family]++
+			}
 		} else if c != nil {
 			n.chains = append(n.chains, *c)
 		}
 	}
 	for _, o := range l.Objects {
 		if t := o.Table; t != nil && kubeProxys(t.Family, t.Name) {
-			n.proxy = append(n.proxy, NFTable{Family: t.Family, Chains: counts[t.Family]})
+			n.proxy = append(n.proxy, NFTable{Family: t.Family, Chains: counts[t.Family], Endpoints: endpoints[t.Family]})
+		} else if t != nil {
+			n.others = append(n.others, *t)
 		}
 	}
 	return n
