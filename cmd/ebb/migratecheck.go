@@ -140,8 +140,10 @@ func (r migrateReport) write(w io.Writer, output string) error {
 
 func (r migrateReport) writeFound(line func(what string, text any)) {
 	switch {
-	case len(r.Modes) > 0:
-		line("kube-proxy", "mode "+strings.Join(r.Modes, ", then or before "))
+	case len(r.Modes) > 1:
+		line("kube-proxy", "modes "+strings.Join(r.Modes, ", ")+": rules of one are left from before")
+	case len(r.Modes) == 1:
+		line("kube-proxy", "mode "+r.Modes[0])
 	case r.Found.Empty():
 		line("kube-proxy", "no rules")
 	default:

@@ -105,16 +105,20 @@ func (c *conversion) entry(k Key, raw any) (Entry, error) {
 		e.Outcome = NotNeeded
 	}
 	e.Note = k.Note
-	if mode, _, ok := strings.Cut(k.Path, "."); ok && e.Outcome == NotNeeded && c.otherMode(mode) {
+	if mode, _, ok := strings.Cut(k.Path, "."); ok && e.Outcome == NotNeeded && c.otherMode(mode) && !c.shared(k.Path) {
 		e.Note = "counts in the mode " + mode + " only"
 	}
 	return e, nil
 }
 
-// otherMode reports whether keys below a name are those of a mode that is not used. IPVS
-// takes some of those of iptables.
+// otherMode reports whether keys below a name are those of a mode that is not used.
 func (c *conversion) otherMode(name string) bool {
-	return slices.Contains(modeNames(), name) && name != c.mode && !(name == "iptables" && c.mode == "ipvs")
+	return slices.Contains(modeNames(), name) && name != c.mode
+}
+
+// shared reports whether the mode takes a key of another one.
+func (c *conversion) shared(path string) bool {
+	return c.mode == "ipvs" && strings.HasPrefix(path, "iptables.masquerade")
 }
 
 // implied adds what kube-proxy does by default and ebb does not.

@@ -112,7 +112,7 @@ func (f Found) Summary() []string {
 	for _, i := range f.IPTables {
 		for _, t := range i.Tables {
 			if !t.empty() {
-				all = append(all, fmt.Sprintf("iptables (%s) %s table %s: %d chains, %d rules that lead to them", i.Backend, i.Family, t.Name, len(t.Chains), len(t.Jumps)))
+				all = append(all, fmt.Sprintf("iptables (%s) %s table %s: chains %d, jumps to them %d", i.Backend, i.Family, t.Name, len(t.Chains), len(t.Jumps)))
 			}
 		}
 	}
