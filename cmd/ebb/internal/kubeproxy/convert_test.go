@@ -148,6 +148,33 @@ func TestEveryKeyOfKubernetesIsInTheTableOnce(t *testing.T) {
 	}
 }
 
+func TestTheDocumentHasTheTable(t *testing.T) {
+	const (
+		file  = "../../../../docs/migration.md"
+		begin = "<!-- begin of the table -->\n"
+		end   = "<!-- end of the table -->\n"
+	)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok1 := strings.Cut(string(text), begin)
+	_, tail, ok2 := strings.Cut(rest, end)
+	if !ok1 || !ok2 {
+		t.Fatalf("%s: no place for the table", file)
+	}
+	want := head + begin + "\n" + Document() + "\n" + end + tail
+	if *update {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := gocmp.Diff(want, string(text)); diff != "" {
+		t.Errorf("%s has another table (write it by -update): %s", file, diff)
+	}
+}
+
 func TestOptionsOfTheTableExist(t *testing.T) {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	config.Bind(fs)
