@@ -1,5 +1,5 @@
 # Everything here works as root on a Debian 12 machine with Go, gcc and make; make
-# test also wants HAProxy.
+# test also wants HAProxy, nftables and iptables.
 SHELL := /bin/bash
 
 # The one place where the BPF compiler is pinned.
@@ -49,7 +49,7 @@ demo: build ## a rolling update and a killed agent on real traffic, no cluster n
 	./bin/ebb demo $(DEMOFLAGS)
 
 .PHONY: test
-test: ## every test; needs root and haproxy, and fails where a privileged test would be skipped
+test: ## every test; needs root, haproxy, nftables and iptables, and fails where a privileged test would be skipped
 	@[ "$$(id -u)" = 0 ] || { echo "make test needs root: it loads programs and makes network namespaces" >&2; exit 1; }
 	go vet ./...
 	go test -timeout 20m $(TESTFLAGS) ./...

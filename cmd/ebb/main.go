@@ -39,11 +39,24 @@ func run() int {
 	} else if !errors.Is(err, errSilent) {
 		fmt.Fprintln(os.Stderr, "ebb:", err)
 	}
-	if errors.Is(err, errUsage) {
+	var state exitError
+	switch {
+	case errors.Is(err, errUsage):
 		return exitUsage
+	case errors.As(err, &state):
+		return state.code
 	}
 	return exitFailure
 }
+
+// exitError is a result for which a command has an exit code of its own.
+type exitError struct {
+	error
+	code int
+}
+
+// Unwrap returns the error that has the code.
+func (e exitError) Unwrap() error { return e.error }
 
 var (
 	// errUsage marks errors of the command line: exit code 2.
@@ -59,13 +72,14 @@ func rootCmd() *cobra.Command {
 		Use:   "ebb",
 		Short: "An eBPF layer-4 load balancer for Kubernetes Services",
 		Long: "ebb balances Kubernetes Services in the kernel and loses no connection because\n" +
-			"something was meant to change.\n\nExit codes: 0 success, 1 failure, 2 wrong usage.",
+			"something was meant to change.\n\nExit codes: 0 success, 1 failure, 2 wrong usage; those of migrate check and migrate finish\n" +
+			"are in their help.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	root.AddCommand(agentCmd(), checkCmd(), cleanupCmd(), demoCmd(), demoPodCmd(), demoLoadCmd(), drainCmd(),
-		dumpCmd(), preflightCmd(), responderCmd(), undrainCmd(), versionCmd())
+		dumpCmd(), migrateCmd(), preflightCmd(), responderCmd(), undrainCmd(), versionCmd())
 	return root
 }
 
