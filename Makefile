@@ -11,6 +11,7 @@ TESTFLAGS ?= -shuffle=on
 ROUNDS    ?= 7
 ONLY      ?=
 FUZZTIME  ?= 60s
+SOAKTIME  ?= 60s
 
 # Of images and releases; empty: appVersion of deploy/helm/ebb/Chart.yaml.
 VERSION    ?=
@@ -76,6 +77,11 @@ bench-net: ROUNDS = 21
 bench-net: build ## ebb, kube-proxy's nftables rules and plain routing in turns, real traffic; NETFLAGS: see docs/performance.md
 	@[ "$$(id -u)" = 0 ] || { echo "make bench-net needs root: it loads programs and makes network namespaces" >&2; exit 1; }
 	go run ./tests/benchnet -rounds $(ROUNDS) -only "$(ONLY)" $(NETFLAGS)
+
+.PHONY: soak
+soak: ## short connections and closes at the rates of busy nodes, each for SOAKTIME
+	@[ "$$(id -u)" = 0 ] || { echo "make soak needs root: it loads programs and makes network namespaces" >&2; exit 1; }
+	go test -count=1 -timeout 6h -v ./tests/topology -run TestRates -args -rates.for $(SOAKTIME)
 
 .PHONY: fuzz
 fuzz: ## odd frames against the Go reference, then two ends in any order against their model; each for FUZZTIME

@@ -65,6 +65,8 @@ func BenchmarkPackets(b *testing.B) {
 type suite struct {
 	r     *rig.Rig
 	big   *rig.Rig
+	wide  *rig.Rig       // has a service with 10 000 backends
+	first maps.BackendID // of those
 	floor *ebpf.Collection
 	rows  []*measure
 }
@@ -90,6 +92,7 @@ func (s *suite) own(m *measure) float64 {
 func newSuite(b *testing.B) *suite {
 	r := rig.New(b, rig.Config{Sizes: maps.Sizes{Flows: 1 << 17, HalfOpen: 1 << 14}})
 	big := rig.New(b, rig.Config{Sizes: maps.Sizes{Flows: 1 << 22, HalfOpen: 1 << 14}})
+	wide := rig.New(b, rig.Config{Sizes: maps.Sizes{Flows: 1 << 17, HalfOpen: 1 << 14, Backends: 1 << 14}})
 	spec, err := LoadFloor()
 	if err != nil {
 		b.Fatal(err)
@@ -99,12 +102,14 @@ func newSuite(b *testing.B) *suite {
 		b.Fatalf("%+v", err)
 	}
 	b.Cleanup(coll.Close)
-	s := &suite{r: r, big: big, floor: coll}
+	s := &suite{r: r, big: big, wide: wide, floor: coll}
 	if err := s.fillIdeals(10_000); err != nil {
 		b.Fatal(err)
 	}
 	addServices(b, r)
 	addServices(b, big)
+	addServices(b, wide)
+	s.first = addCrowd(b, wide)
 	pattern, err := regexp.Compile(*only)
 	if err != nil {
 		b.Fatalf("-only: %v", err)
@@ -161,11 +166,11 @@ func addServices(b *testing.B, r *rig.Rig) {
 		b.Fatal(err)
 	}
 	// Each backend has its own source ports: enough of them for new flows.
-	crowd := make([]maps.Backend, 64)
-	for i := range crowd {
-		crowd[i] = rig.Backend(fmt.Sprintf("10.244.2.%d:8082", i+1), false)
+	some := make([]maps.Backend, 64)
+	for i := range some {
+		some[i] = rig.Backend(fmt.Sprintf("10.244.2.%d:8082", i+1), false)
 	}
-	r.AddService(b, maps.Frontend{Addr: vip[true].Addr(), Port: 82, Proto: maps.TCP}, crowd...)
+	r.AddService(b, maps.Frontend{Addr: vip[true].Addr(), Port: 82, Proto: maps.TCP}, some...)
 	for _, v4 := range []bool{true, false} {
 		for _, proto := range []maps.Proto{maps.TCP, maps.UDP, maps.SCTP} {
 			for _, x := range []struct {
@@ -221,6 +226,7 @@ func (s *suite) ours() []*measure {
 			s.established(hook, true, maps.UDP, 10_000, "floor/ideal-nat/10k"),
 			s.established(hook, true, maps.SCTP, 10_000, "floor/ideal-nat/10k"),
 			s.newFlow(hook, 81, "local"), s.newFlow(hook, 82, "remote"), s.notService(hook),
+			s.establishedWide(hook), s.newFlowWide(hook),
 		)
 	}
 	return append(rows, s.replies(), s.leaving(), s.ofPod(),
@@ -257,6 +263,51 @@ func (s *suite) established(hook maps.Hook, v4 bool, proto maps.Proto, n uint32,
 		in:    spec(client(v4, 0), vip[v4], proto, packet.ACK),
 		setUp: func() error { return fill(r, v4, proto, int(n)) },
 	}
+}
+
+// establishedWide has each flow go to another backend.
+func (s *suite) establishedWide(hook maps.Hook) *measure {
+	m := s.established(hook, true, maps.TCP, crowd, "floor/ideal-nat/10k")
+	m.name += "-to-10k-backends"
+	m.r, m.prog, m.in.Dst = s.wide, s.wide.Program(hook), on(vip[true], crowdPort)
+	m.setUp = func() error {
+		for i := range crowd {
+			c := client(true, i)
+			f := maps.Flow{
+				Src: netip.AddrPortFrom(rig.Node4, c.Port()), Dst: crowdBackend(i), Backend: s.first + maps.BackendID(i),
+				Flags: maps.FlowRemote,
+			}
+			if err := put(s.wide, maps.FlowKey{Src: c, Dst: m.in.Dst, Proto: maps.TCP}, f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return m
+}
+
+// newFlowWide has each flow given another backend.
+func (s *suite) newFlowWide(hook maps.Hook) *measure {
+	m := s.newFlow(hook, crowdPort, "remote")
+	m.name += "-of-10k-backends"
+	m.r, m.prog = s.wide, s.wide.Program(hook)
+	return m
+}
+
+// crowd is how many backends the service at crowdPort of the wide rig has.
+const crowd, crowdPort = 10_000, 84
+
+func crowdBackend(i int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 244, 2, byte(1 + i%100)}), uint16(10_000+i/100))
+}
+
+func addCrowd(b *testing.B, r *rig.Rig) maps.BackendID {
+	all := make([]maps.Backend, crowd)
+	for i := range all {
+		all[i] = rig.Backend(crowdBackend(i).String(), false)
+	}
+	_, first := r.AddService(b, maps.Frontend{Addr: vip[true].Addr(), Port: crowdPort, Proto: maps.TCP}, all...)
+	return first
 }
 
 // replies leave by TC egress.

@@ -209,6 +209,9 @@ func (c Config) sizes() maps.Sizes {
 	if c.Sizes.Flows != 0 {
 		s.Flows = c.Sizes.Flows
 	}
+	if c.Sizes.Backends != 0 {
+		s.Backends = c.Sizes.Backends
+	}
 	if c.Sizes.HalfOpen != 0 {
 		s.HalfOpen = c.Sizes.HalfOpen
 	}
