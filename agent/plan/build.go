@@ -149,7 +149,7 @@ func (b *portBuilder) fill(w wanted) {
 	}
 	for _, f := range w.external {
 		v := b.service(w, f)
-		v.ExternalLocal, v.Restricted = w.choice.ExternalLocal, w.restricted(f.Addr)
+		v.ExternalLocal, v.Restricted = w.choice.ExternalLocal, w.restricted(f)
 		if v.Restricted {
 			v.PodsIn, v.PodsOut = admitsPods(w.ranges, b.in.PodCIDRs, f.Addr.Is4())
 		}

@@ -17,7 +17,7 @@ type wanted struct {
 	affinity time.Duration
 	// ranges are who may use the restricted frontends.
 	ranges     map[netip.Prefix]struct{}
-	restricted func(netip.Addr) bool
+	restricted func(maps.Frontend) bool
 	// outside tells which addresses are load balancers' or external IPs.
 	outside func(netip.Addr) bool
 	// nodePort is the port of the frontends that are node ports; 0: none.
@@ -43,7 +43,7 @@ func want(v service.View, in Input) []wanted {
 				NodeName: in.NodeName, Zone: in.Zone,
 			}),
 			affinity:   v.Service.AffinityTimeout,
-			restricted: restricted(v.Service),
+			restricted: restricted(v.Service, p.Port),
 			outside: func(a netip.Addr) bool {
 				return slices.Contains(v.Service.ExternalIPs, a) || slices.Contains(v.Service.LoadBalancerIPs, a)
 			},
@@ -51,7 +51,7 @@ func want(v service.View, in Input) []wanted {
 			byPacket: v.Service.ByPacket,
 		}
 		w.internal, w.external = frontends(v.Service, p, in.nodePortAddrs())
-		if slices.ContainsFunc(w.external, func(f maps.Frontend) bool { return w.restricted(f.Addr) }) {
+		if slices.ContainsFunc(w.external, w.restricted) {
 			w.ranges = sourceRanges(v.Service)
 		}
 		ws = append(ws, w)
@@ -73,13 +73,14 @@ func (w wanted) isNodePort(f maps.Frontend, nodeAddrs []netip.Addr) bool {
 	return w.nodePort != 0 && f.Port == w.nodePort && slices.Contains(nodeAddrs, f.Addr)
 }
 
-// restricted tells which addresses of svc are for its source ranges only: those
-// of load balancers. Node ports and external IPs are for everybody.
-func restricted(svc *service.Service) func(netip.Addr) bool {
+// restricted tells which frontends of a port of svc are for its source ranges only: those of
+// load balancers' addresses. Node ports and external IPs are for everybody, also node
+// ports at an address that is a load balancer's (k3s gives Services the nodes' own).
+func restricted(svc *service.Service, port uint16) func(maps.Frontend) bool {
 	_, v4 := svc.SourceRanges(true)
 	_, v6 := svc.SourceRanges(false)
-	return func(a netip.Addr) bool {
-		return (a.Is4() && v4 || a.Is6() && v6) && slices.Contains(svc.LoadBalancerIPs, a)
+	return func(f maps.Frontend) bool {
+		return (f.Addr.Is4() && v4 || f.Addr.Is6() && v6) && f.Port == port && slices.Contains(svc.LoadBalancerIPs, f.Addr)
 	}
 }
 
@@ -103,10 +104,11 @@ func NeedsPackets(svc *service.Service, pods []netip.Prefix) bool {
 	if svc.ByPacket || slices.ContainsFunc(svc.Ports, func(p service.Port) bool { return p.Proto == service.SCTP }) {
 		return true
 	}
-	restricted, ranges := restricted(svc), sourceRanges(svc)
+	ranges := sourceRanges(svc)
 	return slices.ContainsFunc(svc.LoadBalancerIPs, func(a netip.Addr) bool {
+		_, restricted := svc.SourceRanges(a.Is4())
 		all, none := admitsPods(ranges, pods, a.Is4())
-		return hasFamily(svc, a) && restricted(a) && !all && !none
+		return hasFamily(svc, a) && restricted && !all && !none
 	})
 }
 

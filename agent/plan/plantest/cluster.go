@@ -114,6 +114,9 @@ func (c *Cluster) newView(name service.Name) service.View {
 			netip.AddrFrom4([4]byte{203, 0, 113, byte(c.rng.IntN(2))}), netip.MustParseAddr("2001:db8:1::1"),
 		}
 	}
+	if c.one(6) { // k3s gives Services the addresses of nodes
+		s.LoadBalancerIPs = append(s.LoadBalancerIPs, nodeAddrs()...)
+	}
 	if len(s.LoadBalancerIPs) > 0 && !c.one(3) {
 		s.LoadBalancerSourceRanges = c.ranges()
 	}

@@ -158,7 +158,7 @@ func (c *Cluster) claimPort(all claims, v service.View, p service.Port) {
 		}
 		if _, again := all[f][v.Name]; !again {
 			l := c.lead(v, p, a.Is4(), external)
-			if slices.Contains(s.LoadBalancerIPs, a) && external {
+			if slices.Contains(s.LoadBalancerIPs, a) && external && port == p.Port {
 				l.Allowed = allowed(s.LoadBalancerSourceRanges, a.Is4())
 			}
 			all[f][v.Name] = l
