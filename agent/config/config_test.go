@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -355,5 +356,18 @@ func TestConntrackSettingsHaveKubeProxysNamesAndDefaults(t *testing.T) {
 	}
 	if _, err := resolve(t, []string{"--conntrack-tcp-timeout-close-wait=10ms"}, nil); err == nil {
 		t.Error("part of a second was accepted")
+	}
+}
+
+func TestRangesOfIPv4MayBeWrittenAsThoseOfIPv6(t *testing.T) {
+	c, err := resolve(t, []string{"--cluster-cidr=::ffff:10.244.0.0/112", "--nodeport-addresses=::ffff:192.0.2.0/120"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(c.ClusterCIDRs, c.NodePorts.CIDRs); got != "[10.244.0.0/16] [192.0.2.0/24]" {
+		t.Errorf("got %s", got)
+	}
+	if _, err := resolve(t, []string{"--cluster-cidr=::ffff:0.0.0.0/95"}, nil); err == nil {
+		t.Error("a range of both families is taken")
 	}
 }

@@ -167,7 +167,7 @@ func pods() []option {
 				"ports of --pod-bridge-interface, or those of --pod-interface-name-prefix, are the pods' links unless --pod-link names others",
 			set: choice(func(c *Config) *string { return &c.DetectLocal }, DetectClusterCIDR, DetectNodeCIDR, DetectBridge, DetectPrefix)},
 		{name: "cluster-cidr", list: true, allowed: "CIDRs", usage: "ranges of pod addresses, compared with source ranges of load balancers; none: they are not known",
-			set: each(func(c *Config) *[]netip.Prefix { return &c.ClusterCIDRs }, netip.ParsePrefix)},
+			set: each(func(c *Config) *[]netip.Prefix { return &c.ClusterCIDRs }, parsePrefix)},
 		{name: "pod-bridge-interface", allowed: "a device name", usage: "bridge of the pods, for --detect-local-mode=BridgeInterface",
 			set: optionalDevice(func(c *Config) *string { return &c.PodLinks.Bridge })},
 		{name: "pod-interface-name-prefix", allowed: "the beginning of device names", usage: "of the pods' devices, for --detect-local-mode=InterfaceNamePrefix",
@@ -280,6 +280,19 @@ func parseAddr(v string) (netip.Addr, error) {
 	return a.Unmap(), err
 }
 
+// parsePrefix takes a range of IPv4 that is written as one of IPv6 for what it is, as
+// kube-proxy does.
+func parsePrefix(v string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(v)
+	if err == nil && p.Addr().Is4In6() {
+		if p.Bits() < 96 {
+			return p, errNotAllowed
+		}
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p, err
+}
+
 // setNodePorts takes one of the words, or ranges.
 func setNodePorts(c *Config, values []string) error {
 	c.NodePorts = service.NodePortAddrs{}
@@ -290,7 +303,7 @@ func setNodePorts(c *Config, values []string) error {
 	if len(values) == 0 {
 		return errNotAllowed
 	}
-	return each(func(c *Config) *[]netip.Prefix { return &c.NodePorts.CIDRs }, netip.ParsePrefix)(c, values)
+	return each(func(c *Config) *[]netip.Prefix { return &c.NodePorts.CIDRs }, parsePrefix)(c, values)
 }
 
 func setSNAT(c *Config, v string) error {

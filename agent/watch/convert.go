@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	netutils "k8s.io/utils/net"
 
 	"github.com/ebb-lb/ebb/agent/service"
 )
@@ -187,18 +188,26 @@ func parseAddrs(texts []string) []netip.Addr {
 	return addrs
 }
 
-// parseAddr is false for anything that cannot stand in a packet as it is.
+// parseAddr is false for anything that cannot stand in a packet as it is. Leading zeros, which
+// API servers before Kubernetes 1.36 store, are no octal numbers: kube-proxy reads
+// them so, by the same function.
 func parseAddr(text string) (netip.Addr, bool) {
-	addr, err := netip.ParseAddr(text)
-	if err != nil || addr.Zone() != "" {
-		return netip.Addr{}, false
-	}
-	return addr.Unmap(), true
+	addr, ok := netip.AddrFromSlice(netutils.ParseIPSloppy(text))
+	return addr.Unmap(), ok
 }
 
-// parsePrefix forgives spaces around the range and bits beyond its length.
+// parsePrefix forgives spaces around the range, leading zeros and bits beyond its length.
 func parsePrefix(text string) (netip.Prefix, bool) {
-	p, err := netip.ParsePrefix(strings.TrimSpace(text))
+	text = strings.TrimSpace(text)
+	addr, length, _ := strings.Cut(text, "/")
+	a, ok := parseAddr(addr)
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	if !strings.Contains(addr, ":") {
+		text = a.String() + "/" + length
+	}
+	p, err := netip.ParsePrefix(text)
 	if err != nil {
 		return netip.Prefix{}, false
 	}

@@ -95,13 +95,17 @@ func podOf(ref *corev1.ObjectReference, namespace string) service.Name {
 	return service.Name{Namespace: cmp.Or(ref.Namespace, namespace), Name: ref.Name}
 }
 
+// nameless stands for a zone or node without a name, which is a hint, and for nobody:
+// no name can have this form.
+const nameless = "?"
+
 func zoneHints(h *discoveryv1.EndpointHints) service.NameSet {
 	if h == nil {
 		return ""
 	}
 	var names []string
 	for _, z := range h.ForZones {
-		names = append(names, z.Name)
+		names = append(names, cmp.Or(z.Name, nameless))
 	}
 	return service.NewNameSet(names...)
 }
@@ -112,7 +116,7 @@ func nodeHints(h *discoveryv1.EndpointHints) service.NameSet {
 	}
 	var names []string
 	for _, n := range h.ForNodes {
-		names = append(names, n.Name)
+		names = append(names, cmp.Or(n.Name, nameless))
 	}
 	return service.NewNameSet(names...)
 }

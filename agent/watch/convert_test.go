@@ -120,10 +120,10 @@ func TestConvertService(t *testing.T) {
 			}},
 		{"source ranges are trimmed, cut to their length and of both families",
 			func(s *corev1.Service) {
-				s.Spec.LoadBalancerSourceRanges = []string{" 10.1.2.3/8 ", "2001:db8::/32", "::ffff:192.0.2.0/120", "0.0.0.0/0"}
+				s.Spec.LoadBalancerSourceRanges = []string{" 10.1.2.3/8 ", "2001:db8::/32", "::ffff:192.0.2.0/120", "0.0.0.0/0", "198.051.100.007/24"}
 			},
 			func(s *service.Service) {
-				s.LoadBalancerSourceRanges = prefixes("10.0.0.0/8", "2001:db8::/32", "192.0.2.0/24", "0.0.0.0/0")
+				s.LoadBalancerSourceRanges = prefixes("10.0.0.0/8", "2001:db8::/32", "192.0.2.0/24", "0.0.0.0/0", "198.51.100.0/24")
 			}},
 		{"a source range that is none is one nobody is in",
 			func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.1"} },
@@ -300,6 +300,14 @@ func TestConvertSlice(t *testing.T) {
 			func(s *service.Slice) {
 				s.Endpoints[0].ZoneHints, s.Endpoints[0].NodeHints = service.NewNameSet("a", "b"), service.NewNameSet("n1")
 			}},
+		{"an address with leading zeros is decimal",
+			func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Addresses = []string{"010.001.0.012"} },
+			func(s *service.Slice) { s.Endpoints[0].Addr = netip.MustParseAddr("10.1.0.12") }},
+		{"a hint for a zone without a name is a hint",
+			func(s *discoveryv1.EndpointSlice) {
+				s.Endpoints[0].Hints = &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{}}}
+			},
+			func(s *service.Slice) { s.Endpoints[0].ZoneHints = service.NewNameSet(nameless) }},
 		{"hints that say nothing are none",
 			func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Hints = &discoveryv1.EndpointHints{} },
 			func(*service.Slice) {}},
