@@ -23,6 +23,15 @@ const (
 	DefaultLinger = 10 * time.Minute
 )
 
+// Waits are how long a responder waits for others.
+type Waits struct {
+	// Agent: it ends when none has come for so long.
+	Agent time.Duration
+	// Successor: when it is told to end it goes on for so long, unless one takes over
+	// before. Whoever replaces processes may end one before the next one has begun.
+	Successor time.Duration
+}
+
 // process is a responder's.
 type process struct {
 	dir    string
@@ -37,12 +46,13 @@ type process struct {
 }
 
 // Run is a responder. It takes over from the one that is there, if any, and ends
-// when it has a successor, is told to, no agent has come for as long as linger,
-// or ctx is done. dir is shared with the agent; only one responder serves it.
-func Run(ctx context.Context, dir string, linger time.Duration, log *slog.Logger) error {
-	ctx, end := context.WithCancel(ctx)
+// when it has a successor, is told to, no agent has come for too long, or told is done
+// and nobody has succeeded in time. dir is shared with the agent; only one responder serves it.
+func Run(told context.Context, dir string, waits Waits, log *slog.Logger) error {
+	ctx, end := context.WithCancel(context.WithoutCancel(told))
 	defer end()
-	p := &process{dir: dir, linger: linger, log: log, end: end, server: NewServer(health.OrderFileIn(dir))}
+	defer context.AfterFunc(told, func() { time.AfterFunc(waits.Successor, end) })()
+	p := &process{dir: dir, linger: waits.Agent, log: log, end: end, server: NewServer(health.OrderFileIn(dir))}
 	defer p.server.Close()
 	defer p.leave()
 	control, err := p.begin()

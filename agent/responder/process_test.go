@@ -50,11 +50,16 @@ func (r *responders) count() int {
 
 // start starts one; it may take over from others.
 func (r *responders) start(linger time.Duration) int {
+	return r.startTold(context.Background(), Waits{Agent: linger})
+}
+
+// startTold starts one that is to end when told is done.
+func (r *responders) startTold(told context.Context, waits Waits) int {
 	ended := make(chan error, 1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.all = append(r.all, ended)
-	go func() { ended <- Run(context.Background(), r.dir, linger, slog.New(slog.DiscardHandler)) }()
+	go func() { ended <- Run(told, r.dir, waits, slog.New(slog.DiscardHandler)) }()
 	return len(r.all) - 1
 }
 
@@ -178,6 +183,28 @@ func TestASuccessorTakesOverWithoutAGap(t *testing.T) {
 	cancel()
 	wg.Wait()
 	t.Logf("%d probes during %d successions", asked.Load(), successions)
+}
+
+// As in a rolling update: one is told to end before the next one has begun.
+func TestAResponderThatIsToldToEndWaitsForASuccessor(t *testing.T) {
+	r := newResponders(t)
+	node := freePort(t)
+	told, tell := context.WithCancel(t.Context())
+	first := r.startTold(told, Waits{Agent: time.Hour, Successor: time.Hour})
+	a := r.startAgent(healthy(fmt.Sprint(":", node), 0, 0, 0), func() error { return nil })
+	a.heard(t)
+	a.stop()
+	tell()
+	wantStatus(t, on4(node)+"healthz", http.StatusOK)
+	told, tell = context.WithCancel(t.Context())
+	second := r.startTold(told, Waits{Agent: time.Hour, Successor: 10 * time.Millisecond})
+	r.awaitEnd(first)
+	wantStatus(t, on4(node)+"healthz", http.StatusOK)
+	tell() // nobody comes
+	r.awaitEnd(second)
+	if pid, err := PID(r.dir); pid != 0 || err != nil {
+		t.Errorf("still there: %d, %v", pid, err)
+	}
 }
 
 func TestAResponderThatEndsIsReplaced(t *testing.T) {

@@ -85,16 +85,17 @@ func undrainNodeCmd() *cobra.Command {
 
 func responderCmd() *cobra.Command {
 	var dir string
-	var linger time.Duration
+	var waits responder.Waits
 	cmd := &cobra.Command{
 		Use: agent.ResponderCommand, Short: "Answer the probes of external balancers for the agent of this node", Args: noArgs,
 		Long: "The agent starts this by itself. Run it separately, with --health-responder=external at the\n" +
 			"agent, where the processes of an agent end with it. Takes over from one that is there.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return responder.Run(cmd.Context(), dir, linger, newLogger(cmd.ErrOrStderr(), slog.LevelInfo))
+			return responder.Run(cmd.Context(), dir, waits, newLogger(cmd.ErrOrStderr(), slog.LevelInfo))
 		},
 	}
-	cmd.Flags().DurationVar(&linger, "linger", responder.DefaultLinger, "how long to wait for an agent before it ends")
+	cmd.Flags().DurationVar(&waits.Agent, "linger", responder.DefaultLinger, "how long to wait for an agent before it ends")
+	cmd.Flags().DurationVar(&waits.Successor, "await-successor", 0, "how long to go on when told to end, unless another one takes over")
 	bindStateDir(cmd, &dir)
 	return cmd
 }
