@@ -33,7 +33,11 @@ static __always_inline bool tc_lacks_l2(struct __sk_buff *skb, struct eth_hdr *m
 		return false;
 	if (bpf_skb_load_bytes_relative(skb, 0, mac, sizeof(*mac), BPF_HDR_START_MAC))
 		return false;
-	return __builtin_memcmp(eth, mac, sizeof(*mac));
+	if (__builtin_memcmp(eth, mac, sizeof(*mac)))
+		return true;
+	/* What IPsec has decrypted then has none at all. */
+	return mac->proto != skb->protocol && mac->proto != bpf_htons(ETH_P_8021Q) &&
+	       mac->proto != bpf_htons(ETH_P_8021AD);
 }
 
 /*
@@ -75,6 +79,8 @@ static __always_inline enum verdict tc_parse(struct __sk_buff *skb, enum hook ho
 		struct eth_hdr mac;
 
 		no_l2 = tc_lacks_l2(skb, &mac);
+		/* clang would load data_end before, as a number. */
+		barrier_var(no_l2);
 	}
 	data_end = (void *)(long)skb->data_end;
 	data = (void *)(long)skb->data;
