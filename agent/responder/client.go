@@ -116,10 +116,22 @@ func Remove(dir string) error {
 			errs = append(errs, err)
 		}
 	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EBUSY) {
+	if err := os.Remove(dir); err != nil && !staysBehind(err) {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// staysBehind reports whether a directory cannot go for a reason that is none of ours: it is
+// not there, has files of others in it, or is a mount of this container, whose root
+// may be read-only.
+func staysBehind(err error) bool {
+	for _, e := range []error{fs.ErrNotExist, syscall.ENOTEMPTY, syscall.EBUSY, syscall.EROFS} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // Client is an agent's side.

@@ -7,11 +7,14 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const patience = 20 * time.Second
@@ -255,6 +258,27 @@ func TestRemoveLeavesNothing(t *testing.T) {
 	}
 	if err := Remove(r.dir); err != nil {
 		t.Errorf("twice: %v", err)
+	}
+}
+
+// As in a container whose root is read-only.
+func TestRemoveLeavesADirectoryThatIsMounted(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts file systems")
+	}
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "state")
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the mounts end with the thread
+		done <- errors.Join(unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_FS),
+			unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""),
+			unix.Mount("tmpfs", parent, "tmpfs", 0, ""), os.Mkdir(dir, 0o755),
+			unix.Mount("tmpfs", dir, "tmpfs", 0, ""), os.WriteFile(lockPath(dir), nil, 0o600),
+			unix.Mount("", parent, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""), Remove(dir))
+	}()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
