@@ -28,9 +28,11 @@ type Found struct {
 
 // NFTable is a table of kube-proxy's nftables mode.
 type NFTable struct {
-	Family    string `json:"family"`
-	Chains    int    `json:"chains"`
-	Endpoints int    `json:"endpoints"` // chains that translate to one
+	Family string `json:"family"`
+	Chains int    `json:"chains"`
+	// Endpoints counts chains that lead to endpoints: those of endpoints, and since
+	// Kubernetes 1.37, which has none, those of Services with endpoints.
+	Endpoints int `json:"endpoints"`
 }
 
 // IPTables is what one backend of iptables has of one family.

@@ -248,6 +248,19 @@ func TestWithoutIPTablesNothingIsUnknownIfNothingIsThere(t *testing.T) {
 	}
 }
 
+// Kubernetes 1.37 translates in the chains of Services.
+func TestChainsOfServicesLeadToEndpoints(t *testing.T) {
+	m := node()
+	m.says["nft -j list tables"] = `{"nftables": [{"table": {"family": "ip", "name": "kube-proxy"}}, {"table": {"family": "ip6", "name": "kube-proxy"}}]}`
+	m.says["nft -j list chains"] = `{"nftables": [
+		{"chain": {"family": "ip", "table": "kube-proxy", "name": "service-endpoints-check"}},
+		{"chain": {"family": "ip", "table": "kube-proxy", "name": "service-SUSTUHLJ-default/web/tcp/http"}},
+		{"chain": {"family": "ip6", "table": "kube-proxy", "name": "service-endpoints-check"}}]}`
+	if diff := cmp.Diff([]string{"ip"}, look(t, m).NoOtherNAT); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestTheLastNATIsThatOfAFamily(t *testing.T) {
 	m := node()
 	m.says["nft -j list tables"] = read(t, "nft-tables.json")
@@ -271,7 +284,7 @@ func TestTheLastNATIsThatOfAFamily(t *testing.T) {
 	m.says["ip6tables-legacy-save"] += "*raw\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -m conntrack --ctstate NEW -j ACCEPT\nCOMMIT\n"
 	want("others track")
 	delete(m.files, "/proc/net/ip6_tables_names")
-	m.says["nft -j list chains"] = strings.Replace(m.says["nft -j list chains"], "endpoint-ABCDEFG2", "service-ABCDEFG2", 1)
+	m.says["nft -j list chains"] = strings.Replace(m.says["nft -j list chains"], "endpoint-ABCDEFG2", "external-ABCDEFG2", 1)
 	want("no endpoint has IPv6")
 }
 

@@ -57,7 +57,7 @@ func (l nftList) read() nft {
 	for _, o := range l.Objects {
 		if c := o.Chain; c != nil && kubeProxys(c.Family, c.Table) {
 			counts[c.Family]++
-			if strings.HasPrefix(c.Name, "endpoint-") {
+			if strings.HasPrefix(c.Name, "endpoint-") || strings.HasPrefix(c.Name, "service-") && strings.Contains(c.Name, "/") {
 				endpoints[c.Family]++
 			}
 		} else if c != nil {
