@@ -3,7 +3,6 @@ package pathmtu
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebb-lb/ebb/tests/lab"
+	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 // IPsec between nodes, as strongSwan or Libreswan set it up: what the entry node sends to
@@ -206,45 +206,12 @@ func echoed(conn net.Conn) error {
 // heard counts the datagrams and segments that a pod's stack was given.
 func (w *world) heard(p *lab.Pod) (n int) {
 	w.Helper()
-	var text []byte
-	err := p.Do(func() error {
-		four, err := os.ReadFile("/proc/thread-self/net/snmp")
-		six, err6 := os.ReadFile("/proc/thread-self/net/snmp6")
-		text = append(four, six...)
-		return errors.Join(err, err6)
-	})
-	if err != nil {
-		w.Fatal(err)
-	}
-	return counter(text, "Tcp", "InSegs") + counter(text, "Udp", "InDatagrams") + counter6(text, "Udp6InDatagrams")
-}
-
-// counter reads /proc/net/snmp: a line of names and one of numbers for each protocol.
-func counter(text []byte, proto, name string) (n int) {
-	var names []string
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		if len(fields) == 0 || fields[0] != proto+":" {
-			continue
+	for _, c := range [][2]string{{"Tcp", "InSegs"}, {"Udp", "InDatagrams"}, {"", "Udp6InDatagrams"}} {
+		more, err := suite.SNMP(p.NS, c[0], c[1])
+		if err != nil {
+			w.Fatal(err)
 		}
-		if names == nil {
-			names = fields
-			continue
-		}
-		for i, f := range fields {
-			if names[i] == name {
-				fmt.Sscan(f, &n)
-			}
-		}
-	}
-	return n
-}
-
-func counter6(text []byte, name string) (n int) {
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == name {
-			fmt.Sscan(fields[1], &n)
-		}
+		n += more
 	}
 	return n
 }
