@@ -164,7 +164,7 @@ func TestValuesWithoutANameShowTheirNumber(t *testing.T) {
 		value fmt.Stringer
 		want  string
 	}{
-		{VerdictCount, "verdict(38)"},
+		{VerdictCount, "verdict(39)"},
 		{Verdict(255), "verdict(255)"},
 		{State(4), "state(4)"},
 		{HookCount, "hook(6)"},
