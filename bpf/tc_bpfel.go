@@ -18,6 +18,7 @@ const (
 	TCUnknownFlowUNKNOWN_RESET TCUnknownFlow = 0
 	TCUnknownFlowUNKNOWN_DROP  TCUnknownFlow = 1
 	TCUnknownFlowUNKNOWN_PASS  TCUnknownFlow = 2
+	TCUnknownFlowUNKNOWN_PEER  TCUnknownFlow = 3
 )
 
 // Names of all BPF objects in the ELF.

@@ -60,11 +60,13 @@ const (
 	UnknownDrop = UnknownFlow(bpf.TCUnknownFlowUNKNOWN_DROP)
 	// UnknownPass leaves it to the host's stack.
 	UnknownPass = UnknownFlow(bpf.TCUnknownFlowUNKNOWN_PASS)
+	// UnknownPeer sends TCP on to the node its backend is on, and answers what cannot go there.
+	UnknownPeer = UnknownFlow(bpf.TCUnknownFlowUNKNOWN_PEER)
 )
 
 // unknownFlowNames returns the names of the values, by value.
 func unknownFlowNames() []string {
-	return []string{UnknownReset: "reset", UnknownDrop: "drop", UnknownPass: "pass"}
+	return []string{UnknownReset: "reset", UnknownDrop: "drop", UnknownPass: "pass", UnknownPeer: "peer"}
 }
 
 // String returns the value as the flag --unknown-flow takes it.
@@ -82,7 +84,7 @@ func ParseUnknownFlow(s string) (UnknownFlow, error) {
 			return UnknownFlow(u), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown flows: %q: must be reset, drop or pass", s)
+	return 0, fmt.Errorf("unknown flows: %q: must be reset, drop, pass or peer", s)
 }
 
 // Config is what is fixed in the programs when they are loaded.

@@ -49,7 +49,7 @@ func TestConfigIsValidated(t *testing.T) {
 		{"a rate above the highest is refused", func(c *Config) { c.RejectRate = MaxRejectRate + 1 }, "1000001 answers"},
 		{"an unknown mode is refused", func(c *Config) { c.XDP = 9 }, "xdpmode(9)"},
 		{"unknown flows are passed at most", func(c *Config) { c.UnknownFlow = UnknownPass }, ""},
-		{"beyond that there is nothing", func(c *Config) { c.UnknownFlow = 3 }, "unknownflow(3)"},
+		{"beyond that there is nothing", func(c *Config) { c.UnknownFlow = 4 }, "unknownflow(4)"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := validConfig()

@@ -39,7 +39,7 @@ type Config struct {
 	// that suit the node.
 	SNATPorts PortRange
 	// UnknownFlow is what becomes of the middle of a connection that belongs to
-	// no flow: "reset", "drop", "pass".
+	// no flow: "reset", "drop", "pass", "peer".
 	UnknownFlow string
 	Answers     Answers
 	// OnBackendGone is what becomes of established TCP whose endpoint is gone:

@@ -18,6 +18,8 @@ enum __attribute__((packed)) unknown_flow {
 	UNKNOWN_RESET = 0, /* answered with a RST, SCTP with an ABORT */
 	UNKNOWN_DROP = 1,
 	UNKNOWN_PASS = 2, /* passed untouched */
+	UNKNOWN_PEER =
+		3, /* TCP to the node of the backend, see skb/peer.h; else as UNKNOWN_RESET */
 };
 const volatile enum unknown_flow cfg_unknown_flow = UNKNOWN_RESET;
 

@@ -13,7 +13,8 @@
 static __always_inline bool verdict_refuses(enum verdict v)
 {
 	return v == VERDICT_NO_ENDPOINTS || v == VERDICT_NO_PORT || v == VERDICT_BACKEND_GONE ||
-	       (v == VERDICT_NO_FLOW && cfg_unknown_flow == UNKNOWN_RESET);
+	       (v == VERDICT_NO_FLOW &&
+		(cfg_unknown_flow == UNKNOWN_RESET || cfg_unknown_flow == UNKNOWN_PEER));
 }
 
 static __always_inline bool verdict_passes(enum verdict v)

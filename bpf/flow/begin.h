@@ -222,7 +222,7 @@ static __always_inline enum verdict begin_elsewhere(const struct segment *s, str
 	__u32 index;
 
 	if (s->pod || s->key.proto != IPPROTO_TCP || !(s->tcp_flags & TCP_ACK) ||
-	    s->tcp_flags & TCP_RST || cfg_unknown_flow == UNKNOWN_PASS || !room)
+	    s->tcp_flags & TCP_RST || cfg_unknown_flow != UNKNOWN_PEER || !room)
 		return begin_unknown();
 	room->passed = given_recall(bg->hash, &index) && index == bg->forward->backend;
 	return VERDICT_PASSED_ON;

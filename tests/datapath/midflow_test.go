@@ -141,7 +141,6 @@ func everyUnknown(t *testing.T, r *rig.Rig, fn func(c *conversation)) {
 	t.Helper()
 	everyConnection(t, r, func(c *conversation) {
 		if !c.local {
-			c.edit = fromPeer // which does not know it either
 			fn(c)
 		}
 	})
@@ -233,12 +232,7 @@ func TestAConnectionNobodyKnowsIsDroppedIfConfigured(t *testing.T) {
 	t.Parallel()
 	r := lendWith(t, rig.Config{UnknownFlow: loader.UnknownDrop})
 	everyStray(t, r, func(c *conversation, s stray) {
-		in := s.spec(c, "")
-		if c.onXDP() && passedOn(in) { // TC asks for the way
-			wantOutcome(c.t, c.run(c.hook, in), rig.Pass, maps.VerdictLeftToTC)
-			return
-		}
-		wantOutcome(c.t, c.run(c.hook, in), rig.Drop, maps.VerdictNoFlow)
+		wantOutcome(c.t, c.run(c.hook, s.spec(c, "")), rig.Drop, maps.VerdictNoFlow)
 	})
 }
 
@@ -262,10 +256,6 @@ func TestResetsOfWhatNobodyKnowsAreLimited(t *testing.T) {
 					c = newPodTalk(t, r, families[0], proto, itself).conversation
 				}
 				c.serve()
-				if hook != maps.HookPodIngress {
-					c = c.unique() // of a tuple that had a flow more is let through, see begin_elsewhere()
-					c.edit = fromPeer
-				}
 				answered, limited := c.untilLimited(c.spec(c.f.client, c.f.vip, packet.ACK, "x"))
 				wantOutcome(t, limited, rig.Drop, maps.VerdictRejectLimited)
 				wantBurst(t, answered)

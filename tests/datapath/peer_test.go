@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/ebb-lb/ebb/loader"
 	"github.com/ebb-lb/ebb/maps"
 	"github.com/ebb-lb/ebb/tests/packet"
 	"github.com/ebb-lb/ebb/tests/rig"
 )
 
 // Connections that came in by another node so far, and whose backend is there.
+
+var passing = rig.Config{UnknownFlow: loader.UnknownPeer}
 
 // fromPeer makes a packet one that the node of remote backends has sent here.
 func fromPeer(s *packet.Spec) { s.SrcMAC = rig.OtherMAC }
@@ -35,7 +38,7 @@ func everyMoved(t *testing.T, r *rig.Rig, network string, fn func(c *conversatio
 
 func TestTheMiddleOfAConnectionIsPassedOnToTheNodeOfItsBackend(t *testing.T) {
 	t.Parallel()
-	r := lend(t)
+	r := lendWith(t, passing)
 	everyMoved(t, r, "", func(c *conversation, in packet.Spec) {
 		for range 3 {
 			got := c.run(c.hook, in)
@@ -57,7 +60,7 @@ func TestTheMiddleOfAConnectionIsPassedOnToTheNodeOfItsBackend(t *testing.T) {
 // sent, and the backend itself, on the link, is no node.
 func TestWhatCannotBePassedOnIsReset(t *testing.T) {
 	t.Parallel()
-	r := lend(t)
+	r := lendWith(t, passing)
 	for name, edit := range map[string]func(*packet.Spec){
 		"from the node of the backend": fromPeer,
 		"the last hop":                 func(s *packet.Spec) { s.TTL = 1 },
@@ -74,7 +77,7 @@ func TestWhatCannotBePassedOnIsReset(t *testing.T) {
 // Whoever makes connections up has few of them passed on, others go on.
 func TestPassingOnIsLimitedForTuplesThatAreNew(t *testing.T) {
 	t.Parallel()
-	r := lendWith(t, oneASecond)
+	r := lendWith(t, rig.Config{UnknownFlow: loader.UnknownPeer, RejectRate: 1})
 	c := newConversation(t, r, maps.HookTCIngress, families[0], maps.TCP, false).serve()
 	in := c.spec(c.f.client, c.f.vip, packet.ACK, "some data")
 	wantOutcome(t, c.run(c.hook, in), rig.Sent, maps.VerdictPassedOn)

@@ -3,6 +3,7 @@ package datapath
 import (
 	"testing"
 
+	"github.com/ebb-lb/ebb/loader"
 	"github.com/ebb-lb/ebb/maps"
 	"github.com/ebb-lb/ebb/tests/packet"
 	"github.com/ebb-lb/ebb/tests/rig"
@@ -11,7 +12,7 @@ import (
 // All the source ports that there are towards a backend.
 var (
 	eightPorts = rig.Config{SNATMin: 2000, SNATMax: 2007}
-	onePort    = rig.Config{SNATMin: 2000, SNATMax: 2000, ResetGone: true, VIPEcho: true}
+	onePort    = rig.Config{SNATMin: 2000, SNATMax: 2000, ResetGone: true, VIPEcho: true, UnknownFlow: loader.UnknownPeer}
 )
 
 // With eight ports towards a backend the ninth flow is refused, and the eight go on.

@@ -68,7 +68,7 @@ func reachable() map[maps.Hook][]maps.Verdict {
 	arriving = arriving[:len(arriving):len(arriving)]
 	return map[maps.Hook][]maps.Verdict{
 		maps.HookXDP:       append(arriving, maps.VerdictLeftToTC),
-		maps.HookTCIngress: append(arriving, maps.VerdictTTLExpired, maps.VerdictTooBig, maps.VerdictPassedOn),
+		maps.HookTCIngress: append(arriving, maps.VerdictTTLExpired, maps.VerdictTooBig),
 		maps.HookTCEgress:  append(untouched, maps.VerdictReplyLocal),
 	}
 }

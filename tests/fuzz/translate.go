@@ -74,10 +74,7 @@ func Translate(frame []byte, hook maps.Hook, w *World) Expectation {
 	}
 	if !known {
 		f, v = begin(&p, w)
-		if v == maps.VerdictPassedOn && hook != maps.HookXDP && w.passable(frame, &p) {
-			return Expectation{Action: rig.Sent, Verdict: v, Neighbour: true, Ambiguous: p.ambiguous(frame), frame: w.hop(frame, &p)}
-		}
-		if v == maps.VerdictNoFlow || v == maps.VerdictPassedOn {
+		if v == maps.VerdictNoFlow {
 			return disown(frame, &p, hook)
 		}
 		if v != maps.VerdictNone {
@@ -168,8 +165,6 @@ func begin(p *headers, w *World) (maps.Flow, maps.Verdict) {
 		return maps.Flow{}, maps.VerdictNoBackend
 	case b.Local:
 		return maps.Flow{Src: p.key.Src, Dst: b.Addr}, maps.VerdictNone
-	case p.key.Proto == maps.TCP && packet.Flags(p.flags)&(packet.SYN|packet.ACK|packet.RST) == packet.ACK:
-		return maps.Flow{}, maps.VerdictPassedOn // if there is a node to know it
 	case p.key.Proto != maps.UDP && packet.Flags(p.flags)&packet.SYN == 0:
 		return maps.Flow{}, maps.VerdictNoFlow // which port was it?
 	}
@@ -223,32 +218,14 @@ func route(e Expectation, frame []byte, p *headers, f maps.Flow, hook maps.Hook,
 	return e
 }
 
-// passable reports whether a packet can go to the node of its backend as it is, and has
-// not come from there.
-func (w *World) passable(frame []byte, p *headers) bool {
-	return p.tags == 0 && frame[p.ttl()] > 1 && p.total <= w.MTU && !bytes.Equal(frame[6:12], w.BackendMAC)
-}
-
-// hop is a packet behind a router, with its MAC addresses.
-func (w *World) hop(frame []byte, p *headers) []byte {
-	out := hopped(frame, p)
-	copy(out, w.BackendMAC)
-	copy(out[6:], w.NodeMAC)
-	return out
-}
-
-func hopped(frame []byte, p *headers) []byte {
-	out := slices.Clone(frame)
-	out[p.ttl()]--
-	if p.v4 {
-		settle(out, p.l3+10, p.network(frame), p.network)
-	}
-	return out
-}
-
 // send is rewrite, and one hop.
 func send(frame []byte, p *headers, f maps.Flow, w *World) []byte {
-	out := rewrite(hopped(frame, p), p, f)
+	hopped := slices.Clone(frame)
+	hopped[p.ttl()]--
+	if p.v4 {
+		settle(hopped, p.l3+10, p.network(frame), p.network)
+	}
+	out := rewrite(hopped, p, f)
 	next := w.BackendMAC
 	if f.Flags&maps.FlowReverse != 0 {
 		next = w.ClientMAC

@@ -28,7 +28,7 @@ kind: Node
 metadata: {name: %s}
 status: {addresses: [{type: InternalIP, address: %s}, {type: InternalIP, address: "%s"}]}
 `, other.Name(), other.Addr4, other.Addr6))
-	args := append(w.agentArgs(), "--source", "dir:"+w.manifests, "--health-responder", "off", "--xdp", xdp,
+	args := append(w.agentArgs(), "--source", "dir:"+w.manifests, "--health-responder", "off", "--xdp", xdp, "--unknown-flow", "peer",
 		"--node-name", other.Name(), "--state-dir", stateDir(w.T))
 	cmd := exec.Command(w.binary, args...)
 	p := &process{t: w.T, out: &suite.Output{}}
@@ -157,7 +157,8 @@ func TestConnectionsGoOnWhenRoutersChooseAnotherNode(t *testing.T) {
 			w := newWorld(t)
 			pods := []*lab.Pod{w.addNamer(w.entry, "a1"), w.addNamer(w.entry, "a2"), w.addNamer(w.lab.Nodes[1], "b1")}
 			w.publish(pods...)
-			w.startFor(xdp, lab.Uplink)
+			entry := w.startAgentWith("--health-responder", "off", "--xdp", xdp, "--unknown-flow", "peer")
+			w.await("the agent to be ready", entry, w.healthy)
 			w.startPeer(xdp)
 			vip4, vip6 := lab.DefaultVIPs()
 			var here, there []*visit
