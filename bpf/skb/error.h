@@ -129,11 +129,10 @@ static __always_inline long related_header(struct __sk_buff *skb, struct header_
 static __always_inline int related_translate(struct __sk_buff *skb, struct header_scratch *scratch,
 					     const struct flow *f, enum verdict *v)
 {
-	enum ip_way way = flow_routed(f) ? IP_SEND : IP_PASS;
-
-	if (way == IP_SEND) {
+	scratch->way = flow_routed(f) ? IP_SEND : IP_PASS;
+	if (scratch->way == IP_SEND) {
 		related_addrs(scratch, f);
-		*v = ip_route(skb, scratch, f, VERDICT_RELATED, &way);
+		*v = ip_route(skb, f, VERDICT_RELATED);
 		if (*v != VERDICT_RELATED)
 			return TC_DROP;
 	}
@@ -141,7 +140,7 @@ static __always_inline int related_translate(struct __sk_buff *skb, struct heade
 		*v = VERDICT_REWRITE_FAILED;
 		return TC_DROP;
 	}
-	return ip_send(skb, scratch, f, way);
+	return ip_send(skb, f->flags);
 }
 
 /* An ICMP message whose IP header is at l3_off. Returns the action, the verdict counted, or

@@ -103,14 +103,14 @@ static __always_inline int fragment_cut(struct __sk_buff *skb, const struct head
 static __always_inline int fragment_translate(struct __sk_buff *skb, struct header_scratch *scratch,
 					      const struct flow *f, enum hook hook, enum verdict *v)
 {
-	enum ip_way way = flow_routed(f) ? IP_SEND : IP_PASS;
 	enum verdict want = flow_verdict(f);
 	struct outcome o = {.counts = flow_counts(f)};
 
 	scratch->to.src = f->src;
 	scratch->to.dst = f->dst;
-	scratch->to.hops = way == IP_SEND ? 1 : 0;
-	*v = way == IP_SEND ? ip_route(skb, scratch, f, want, &way) : want;
+	scratch->way = flow_routed(f) ? IP_SEND : IP_PASS;
+	scratch->to.hops = flow_routed(f) ? 1 : 0;
+	*v = flow_routed(f) ? ip_route(skb, f, want) : want;
 	if (*v == VERDICT_TOO_BIG)
 		return fragment_cut(skb, scratch, hook, v);
 	if (*v != want)
@@ -121,7 +121,7 @@ static __always_inline int fragment_translate(struct __sk_buff *skb, struct head
 		return TC_DROP;
 	}
 	tc_fix_sum(skb, scratch->ip.v4, scratch->to.sum, scratch->to.hops);
-	return ip_send(skb, scratch, f, way);
+	return ip_send(skb, f->flags);
 }
 
 /*

@@ -128,7 +128,7 @@ static __always_inline int uplink_translate(struct __sk_buff *skb, struct packet
 			return uplink_unsent(skb, p, &r, hook, v);
 	}
 	count_packet(o, *v, tc_len(skb, p));
-	if (tc_rewrite(skb, p, f, routed && !r.stack)) {
+	if (tc_rewrite(skb, p, f, routed)) {
 		*v = VERDICT_REWRITE_FAILED;
 		return TC_DROP;
 	}
@@ -269,18 +269,17 @@ static __always_inline enum verdict tc_decide(struct __sk_buff *skb, struct pack
 static __always_inline int tc_carry_out(struct __sk_buff *skb, struct packet *p, struct outcome *o,
 					enum hook hook, enum verdict *v)
 {
+	if (core_translates(o, *v))
+		return tc_translate(skb, p, o, hook, v);
 	if (hook == HOOK_TC_INGRESS && *v == VERDICT_PASSED_ON) {
-		bool plain = p->l2 && !p->vlans && !skb->vlan_present;
-		int action = plain ? pass_on(skb, p->l3_off) : TC_UNHANDLED;
+		int action = p->l2 && !p->vlans ? pass_on(skb, p->l3_off) : TC_UNHANDLED;
 
 		if (action != TC_UNHANDLED) {
 			skb->tc_index = TC_SENT;
 			return action;
 		}
-		*v = begin_unknown();
+		*v = VERDICT_NO_FLOW;
 	}
-	if (core_translates(o, *v))
-		return tc_translate(skb, p, o, hook, v);
 	if (verdict_refuses(*v))
 		return tc_refuse(skb, p, o, v);
 	return verdict_passes(*v) ? TC_NEXT : TC_DROP;

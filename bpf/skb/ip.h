@@ -54,6 +54,7 @@ struct header_scratch {
 	struct flow_key key;
 	struct fragment_key datagram;
 	struct fragment_ports ports;
+	__u32 way; /* enum ip_way */
 };
 
 struct {
@@ -237,41 +238,41 @@ enum ip_way {
 
 /*
  * Where a packet goes that gets f's addresses: why no further, or v. No sender is
- * told: it is an ICMP error, or a later fragment.
+ * told: it is an ICMP error, or a later fragment. header_scratch_get()->way says what
+ * becomes of it. Not inlined, for the stack.
  */
-static __always_inline enum verdict ip_route(struct __sk_buff *skb,
-					     const struct header_scratch *scratch,
-					     const struct flow *f, enum verdict v, enum ip_way *way)
+__noinline int ip_route(struct __sk_buff *skb, const struct flow *f, __u32 v)
 {
+	struct header_scratch *scratch = header_scratch_get();
 	struct bpf_fib_lookup *fib = fib_scratch_get();
-	const struct ip_header *ip = &scratch->ip;
 	struct route_query q = {};
 	long err;
 
-	if (ip->ttl <= 1)
-		return VERDICT_TTL_EXPIRED;
-	if (!fib)
+	if (!scratch || !fib || !f)
 		return VERDICT_NO_ROUTE;
-	q.bytes = ip->len;
-	q.label = ip->v4 ? ip->tos : ip->flow;
-	q.proto = ip->proto;
-	q.v4 = ip->v4;
+	if (scratch->ip.ttl <= 1)
+		return VERDICT_TTL_EXPIRED;
+	q.bytes = scratch->ip.len;
+	q.label = scratch->ip.v4 ? scratch->ip.tos : scratch->ip.flow;
+	q.proto = scratch->ip.proto;
+	q.v4 = scratch->ip.v4;
 	err = fib_ask(skb, skb->ifindex, &q, f, fib);
+	scratch->way = IP_SEND;
 	if (err == BPF_FIB_LKUP_RET_NOT_FWDED && f->flags & FLOW_REVERSE)
-		*way = IP_PASS;
+		scratch->way = IP_PASS;
 	else if (err == FIB_TO_STACK)
-		*way = IP_TO_STACK;
-	if (*way != IP_SEND || fib_leads(err))
+		scratch->way = IP_TO_STACK;
+	if (scratch->way != IP_SEND || fib_leads(err))
 		return v;
 	return err == BPF_FIB_LKUP_RET_FRAG_NEEDED ? VERDICT_TOO_BIG : VERDICT_NO_ROUTE;
 }
 
 /* To the stack; or, where a pod talks to itself, back to it. */
-static __always_inline int ip_pass(struct __sk_buff *skb, const struct flow *f)
+static __always_inline int ip_pass(struct __sk_buff *skb, __u32 flow_flags)
 {
 	struct eth_hdr eth;
 
-	if (!(f->flags & FLOW_HAIRPIN))
+	if (!(flow_flags & FLOW_HAIRPIN))
 		return TC_NEXT;
 	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
 		return TC_DROP;
@@ -281,18 +282,23 @@ static __always_inline int ip_pass(struct __sk_buff *skb, const struct flow *f)
 	return bpf_redirect(skb->ifindex, 0);
 }
 
-/* Send it where ip_route() has found: by the kernel's neighbour code, if not by the stack. */
-static __always_inline int ip_send(struct __sk_buff *skb, const struct header_scratch *scratch,
-				   const struct flow *f, enum ip_way way)
+/*
+ * Send it where ip_route() has found: by the kernel's neighbour code, if not by the stack.
+ * Not inlined, for the stack.
+ */
+__noinline int ip_send(struct __sk_buff *skb, __u32 flow_flags)
 {
+	struct header_scratch *scratch = header_scratch_get();
 	struct bpf_fib_lookup *fib = fib_scratch_get();
-	bool no_l2 = !scratch->ip.l3_off;
+	bool no_l2;
 
-	if (way == IP_PASS)
-		return ip_pass(skb, f);
-	if (way == IP_TO_STACK)
-		return tc_to_stack(skb, no_l2);
-	return fib ? tc_send_neigh(skb, no_l2, fib) : TC_DROP;
+	if (!scratch || !fib)
+		return TC_DROP;
+	if (scratch->way == IP_PASS)
+		return ip_pass(skb, flow_flags);
+	no_l2 = !scratch->ip.l3_off;
+	return scratch->way == IP_TO_STACK ? tc_to_stack(skb, no_l2)
+					   : tc_send_neigh(skb, no_l2, fib);
 }
 
 #endif

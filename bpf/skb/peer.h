@@ -45,14 +45,13 @@ __noinline int pass_on(struct __sk_buff *skb, __u32 l3_off)
 	struct header_scratch *scratch = header_scratch_get();
 	struct bpf_fib_lookup *fib = fib_scratch_get();
 	struct halves *room = halves_room();
-	enum ip_way way = IP_SEND;
 
-	if (!scratch || !fib || !room)
+	if (!scratch || !fib || !room || skb->vlan_present)
 		return TC_UNHANDLED;
 	if (ip_load(skb, l3_off, &scratch->ip))
 		return TC_UNHANDLED;
-	if (ip_route(skb, scratch, &room->forward, VERDICT_PASSED_ON, &way) != VERDICT_PASSED_ON ||
-	    way != IP_SEND || !peer_is_next(skb, fib, &room->forward))
+	if (ip_route(skb, &room->forward, VERDICT_PASSED_ON) != VERDICT_PASSED_ON ||
+	    scratch->way != IP_SEND || !peer_is_next(skb, fib, &room->forward))
 		return TC_UNHANDLED;
 	if (!room->passed && !answer_allowed())
 		return TC_UNHANDLED;
@@ -63,7 +62,7 @@ __noinline int pass_on(struct __sk_buff *skb, __u32 l3_off)
 		return TC_DROP;
 	tc_fix_sum(skb, scratch->ip.v4, 0, 1);
 	given_note(tuple_hash(&room->key), room->forward.backend);
-	return tc_send_neigh(skb, false, fib);
+	return ip_send(skb, 0);
 }
 
 #endif
