@@ -80,7 +80,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	}
 	k.secured = secured.New(secured.Parts{
 		Kernel: loader.Policies{}, Ranges: k.set.Secured(), Changed: k.nextHops.Changed,
-		Settings: secured.SettingsIn(cfg.Health.StateDir), Warn: func(problem string) { p.state.Warn("ipsec", problem) }, Log: log,
+		Settings: secured.SettingsIn(cfg.Health.StateDir), Warn: func(problem string) bool { return p.state.Warn("ipsec", problem) }, Log: log,
 	})
 	k.secured.Look() // programs are told of routes after this
 	g, ctx := p.outlive(ctx)

@@ -20,7 +20,6 @@ type conntrackKeeper struct {
 	kept   conntrack.Kept
 	health *health.State
 	log    *slog.Logger
-	said   string // what was wrong the last time
 }
 
 func newConntrackKeeper(cfg config.Config, state *health.State, log *slog.Logger) *conntrackKeeper {
@@ -46,12 +45,7 @@ func (k *conntrackKeeper) look() {
 	if err != nil {
 		problem = err.Error()
 	}
-	if problem == k.said {
-		return
-	}
-	k.said = problem
-	k.health.Warn("conntrack", problem)
-	if err != nil {
+	if k.health.Warn("conntrack", problem) && err != nil {
 		k.log.Warn("conntrack settings are not as wanted: netfilter may forget connections that ebb serves; set them on the node, or 0 to leave them", "err", err)
 	}
 }

@@ -19,7 +19,6 @@ type identity struct {
 	cfg    config.Config
 	health *health.State
 	log    *slog.Logger
-	said   string // what was wrong the last time
 }
 
 // look compares what the source says of the node with the machine.
@@ -33,11 +32,9 @@ func (i *identity) look(n reconcile.NodeNet) {
 		return
 	}
 	problem := identityProblem(i.cfg, n, own)
-	i.health.Warn("node", problem)
-	if problem == i.said {
+	if !i.health.Warn("node", problem) {
 		return
 	}
-	i.said = problem
 	if problem == "" {
 		i.log.Info("the node is this machine", "node", i.cfg.NodeName, "addresses", n.Addrs)
 		return

@@ -1,11 +1,11 @@
 package loader
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	stdmaps "maps"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -38,12 +38,7 @@ func (Policies) Secured() ([]netip.Prefix, error) {
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list IPsec policies: %w", err)
 	}
-	out := make([]netip.Prefix, 0, len(found))
-	for p := range found {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, comparePrefixes)
-	return out, nil
+	return slices.SortedFunc(stdmaps.Keys(found), netip.Prefix.Compare), nil
 }
 
 // Watch calls tell once the subscription stands, and after each change of a policy, one
@@ -58,23 +53,12 @@ func (Policies) Watch(ctx context.Context, tell func()) error {
 	if err != nil {
 		return fmt.Errorf("watch IPsec policies: subscribe: %w", err)
 	}
-	stop := context.AfterFunc(ctx, sock.Close)
-	defer func() {
-		if stop() {
-			sock.Close()
-		}
-	}()
 	tell()
-	for {
-		_, _, err := receiveBatch(sock)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("watch IPsec policies: %w", err)
-		}
-		tell()
+	err = follow(ctx, sock, func([]syscall.NetlinkMessage, bool) { tell() })
+	if err != nil {
+		return fmt.Errorf("watch IPsec policies: %w", err)
 	}
+	return nil
 }
 
 // withoutXfrm reports whether err says that the kernel has no IPsec.
@@ -137,8 +121,4 @@ func prefixOf(addr netip.Addr, bits uint8) []netip.Prefix {
 		return nil
 	}
 	return []netip.Prefix{p}
-}
-
-func comparePrefixes(a, b netip.Prefix) int {
-	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }

@@ -44,29 +44,20 @@ func WatchRoutes(ctx context.Context, tell func(RouteNews)) error {
 	if err != nil {
 		return fmt.Errorf("watch routes: subscribe: %w", err)
 	}
-	stop := context.AfterFunc(ctx, sock.Close)
-	defer func() {
-		if stop() {
-			sock.Close()
-		}
-	}()
 	// Less is enough where forcing it is not allowed: what is lost is made up for.
 	_ = sock.SetReceiveBufferSize(routeBuffer, true)
 	tell(RouteNews{})
-	for {
-		msgs, lost, err := receiveBatch(sock)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("watch routes: %w", err)
-		}
+	err = follow(ctx, sock, func(msgs []syscall.NetlinkMessage, lost bool) {
 		news := routeNews(msgs)
 		news.Lost = lost
 		if news.Changed || lost || len(news.Neighbours) > 0 {
 			tell(news)
 		}
+	})
+	if err != nil {
+		return fmt.Errorf("watch routes: %w", err)
 	}
+	return nil
 }
 
 // routeNews says what messages mean.

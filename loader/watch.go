@@ -73,6 +73,27 @@ func receiveBatch(sock *nl.NetlinkSocket) (msgs []syscall.NetlinkMessage, lost b
 	}
 }
 
+// follow calls tell with all messages of a subscription, one call at a time, until ctx ends,
+// which is no error. It closes the socket.
+func follow(ctx context.Context, sock *nl.NetlinkSocket, tell func(msgs []syscall.NetlinkMessage, lost bool)) error {
+	stop := context.AfterFunc(ctx, sock.Close)
+	defer func() {
+		if stop() {
+			sock.Close()
+		}
+	}()
+	for {
+		msgs, lost, err := receiveBatch(sock)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		tell(msgs, lost)
+	}
+}
+
 // anyRelevant reports whether msgs can change which devices are uplinks. Routes
 // without a gateway come and go with every pod, in tables other than the main one
 // by what somebody does with them.

@@ -280,15 +280,10 @@ func parseAddr(v string) (netip.Addr, error) {
 	return a.Unmap(), err
 }
 
-// parsePrefix takes a range of IPv4 that is written as one of IPv6 for what it is, as
-// kube-proxy does.
 func parsePrefix(v string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(v)
-	if err == nil && p.Addr().Is4In6() {
-		if p.Bits() < 96 {
-			return p, errNotAllowed
-		}
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	if p = service.UnmapPrefix(p); err == nil && !p.IsValid() {
+		return p, errNotAllowed
 	}
 	return p, err
 }

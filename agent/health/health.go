@@ -95,13 +95,13 @@ func (s *State) Unserved(why map[string]string) {
 }
 
 // Warn notes what is wrong about something without keeping traffic from being
-// served; an empty problem takes that back.
-func (s *State) Warn(about, problem string) {
+// served; an empty problem takes that back. It reports whether that is news.
+func (s *State) Warn(about, problem string) bool {
 	s.mu.Lock()
 	same := s.warnings[about] == problem
 	s.mu.Unlock()
 	if same {
-		return
+		return false
 	}
 	s.change(func() {
 		if s.warnings == nil {
@@ -111,6 +111,7 @@ func (s *State) Warn(about, problem string) {
 			delete(s.warnings, about)
 		}
 	})
+	return true
 }
 
 // Closing makes every answer 503 from now on.

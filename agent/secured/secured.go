@@ -44,8 +44,8 @@ type Parts struct {
 	Changed func()
 	// Settings is the note of settings the Keeper has raised.
 	Settings noted.Settings
-	// Warn is told what does not work; "" if all does.
-	Warn func(problem string)
+	// Warn is told what does not work; "" if all does. It reports whether that is news.
+	Warn func(problem string) bool
 	Log  *slog.Logger
 }
 
@@ -63,7 +63,6 @@ var acceptLocal = noted.Setting{Name: "net.ipv4.conf.lo.accept_local", File: "/p
 type Keeper struct {
 	parts Parts
 	any   atomic.Bool
-	said  string // what was wrong the last time
 }
 
 // New returns a Keeper that has done nothing yet.
@@ -192,12 +191,7 @@ func (k *Keeper) report(err error) {
 	if err != nil {
 		problem = err.Error()
 	}
-	if problem == k.said {
-		return
-	}
-	k.said = problem
-	k.parts.Warn(problem)
-	if err != nil {
+	if k.parts.Warn(problem) && err != nil {
 		k.parts.Log.Warn("IPsec policies are not followed as they should be", "err", err)
 	}
 }

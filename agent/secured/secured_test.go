@@ -34,7 +34,12 @@ func newNode(t *testing.T, policies ...string) *node {
 	n.keeper = New(Parts{
 		Kernel: n, Ranges: n.fake.Secured(), Changed: func() { n.changed = append(n.changed, n.keeper.Any()) },
 		Settings: noted.Settings(filepath.Join(t.TempDir(), "note")),
-		Warn:     func(problem string) { n.problem = problem }, Log: slog.New(slog.DiscardHandler),
+		Warn: func(problem string) bool {
+			news := problem != n.problem
+			n.problem = problem
+			return news
+		},
+		Log: slog.New(slog.DiscardHandler),
 	})
 	return n
 }

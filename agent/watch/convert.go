@@ -211,9 +211,7 @@ func parsePrefix(text string) (netip.Prefix, bool) {
 	if err != nil {
 		return netip.Prefix{}, false
 	}
-	if p.Addr().Is4In6() {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
+	p = service.UnmapPrefix(p)
 	return p.Masked(), p.IsValid()
 }
 

@@ -108,11 +108,12 @@ func (w *world) echo(ns *lab.NS) {
 	}
 	var ended sync.WaitGroup
 	w.Cleanup(func() { _, _ = l.Close(), c.Close(); ended.Wait() })
-	ended.Go(func() { echoStreams(l) })
+	ended.Go(func() { serveStreams(l, func(conn net.Conn) { _, _ = io.Copy(conn, conn) }) })
 	ended.Go(func() { echoDatagrams(c) })
 }
 
-func echoStreams(l net.Listener) {
+// serveStreams runs serve for every connection to l, until l is closed. It closes the connections.
+func serveStreams(l net.Listener, serve func(net.Conn)) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -120,7 +121,7 @@ func echoStreams(l net.Listener) {
 		}
 		go func() {
 			defer conn.Close()
-			_, _ = io.Copy(conn, conn)
+			serve(conn)
 		}()
 	}
 }

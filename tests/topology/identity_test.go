@@ -1,7 +1,6 @@
 package topology
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -12,11 +11,7 @@ import (
 func TestAnAgentWithTheNameOfNobodySaysSo(t *testing.T) {
 	w := newWorldIn(t, lab.Config{})
 	other := w.lab.Nodes[1]
-	w.write("other.yaml", fmt.Sprintf(`apiVersion: v1
-kind: Node
-metadata: {name: %s}
-status: {addresses: [{type: InternalIP, address: %s}, {type: InternalIP, address: "%s"}]}
-`, other.Name(), other.Addr4, other.Addr6))
+	w.write("other.yaml", nodeManifest(other))
 	for name, want := range map[string]string{
 		"nobody":       `no Node object`,
 		other.Name():   "is on this machine",

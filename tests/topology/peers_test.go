@@ -14,7 +14,6 @@ import (
 
 	"github.com/ebb-lb/ebb/tests/lab"
 	"github.com/ebb-lb/ebb/tests/lab/pod"
-	"github.com/ebb-lb/ebb/tests/lab/suite"
 )
 
 // Two nodes that announce the same addresses, and routers that change their mind.
@@ -23,20 +22,10 @@ import (
 func (w *world) startPeer(xdp string) *process {
 	w.Helper()
 	other := w.lab.Nodes[1]
-	w.write("peer.yaml", fmt.Sprintf(`apiVersion: v1
-kind: Node
-metadata: {name: %s}
-status: {addresses: [{type: InternalIP, address: %s}, {type: InternalIP, address: "%s"}]}
-`, other.Name(), other.Addr4, other.Addr6))
+	w.write("peer.yaml", nodeManifest(other))
 	args := append(w.agentArgs(), "--source", "dir:"+w.manifests, "--health-responder", "off", "--xdp", xdp, "--unknown-flow", "peer",
 		"--node-name", other.Name(), "--state-dir", stateDir(w.T))
-	cmd := exec.Command(w.binary, args...)
-	p := &process{t: w.T, out: &suite.Output{}}
-	cmd.Stdout, cmd.Stderr = p.out, p.out
-	var err error
-	if p.Process, err = other.Start(cmd); err != nil {
-		w.Fatal(err)
-	}
+	p := w.startOn(other, exec.Command(w.binary, args...))
 	w.await("the agent of the other node", p, func() error {
 		_, err := get(w.Context(), other.NS, healthURL)
 		return err
@@ -56,20 +45,11 @@ func (w *world) addNamer(n *lab.Node, name string) *lab.Pod {
 		w.Fatal(err)
 	}
 	w.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				for lines := bufio.NewScanner(conn); lines.Scan(); {
-					fmt.Fprintln(conn, name)
-				}
-			}()
+	go serveStreams(l, func(conn net.Conn) {
+		for lines := bufio.NewScanner(conn); lines.Scan(); {
+			fmt.Fprintln(conn, name)
 		}
-	}()
+	})
 	return p
 }
 

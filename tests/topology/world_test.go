@@ -118,7 +118,7 @@ func (w *world) publish(pods ...*lab.Pod) {
 		"---\n"+sliceManifest("IPv6", pods, func(p *lab.Pod) netip.Addr { return p.Addr6 }))
 }
 
-// process is a subcommand of ebb on the entry node.
+// process is a subcommand of ebb on a node.
 type process struct {
 	*lab.Process
 	t   *testing.T
@@ -132,10 +132,15 @@ func (w *world) run(args ...string) *process {
 
 func (w *world) start(cmd *exec.Cmd) *process {
 	w.Helper()
+	return w.startOn(w.entry, cmd)
+}
+
+func (w *world) startOn(n *lab.Node, cmd *exec.Cmd) *process {
+	w.Helper()
 	p := &process{t: w.T, out: &suite.Output{}}
 	cmd.Stdout, cmd.Stderr = p.out, p.out
 	var err error
-	if p.Process, err = w.entry.Start(cmd); err != nil {
+	if p.Process, err = n.Start(cmd); err != nil {
 		w.Fatal(err)
 	}
 	return p
@@ -268,13 +273,17 @@ func (w *world) metric(name string) int {
 	return sum
 }
 
-func clusterManifest(n *lab.Node) string {
-	vip4, vip6 := lab.DefaultVIPs()
+func nodeManifest(n *lab.Node) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: Node
 metadata: {name: %s}
 status: {addresses: [{type: InternalIP, address: %s}, {type: InternalIP, address: "%s"}]}
----
+`, n.Name(), n.Addr4, n.Addr6)
+}
+
+func clusterManifest(n *lab.Node) string {
+	vip4, vip6 := lab.DefaultVIPs()
+	return nodeManifest(n) + fmt.Sprintf(`---
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}
@@ -287,7 +296,7 @@ spec:
   - {name: http, protocol: TCP, port: %d, nodePort: %d}
   - {name: echo, protocol: UDP, port: %d, nodePort: %d}
 status: {loadBalancer: {ingress: [{ip: %s, ipMode: VIP}, {ip: "%s", ipMode: VIP}]}}
-`, n.Name(), n.Addr4, n.Addr6, httpPort, httpNodePort, echoPort, echoNodePort, vip4, vip6)
+`, httpPort, httpNodePort, echoPort, echoNodePort, vip4, vip6)
 }
 
 func sliceManifest(family string, pods []*lab.Pod, addr func(*lab.Pod) netip.Addr) string {
